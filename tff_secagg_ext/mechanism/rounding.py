@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conditional randomized rounding to integers under a constant norm bound.
+
+A vector of L2 norm at most 1 is multiplied by a constant `scale` and rounded
+to integers at random, without bias in each coordinate, until the norm of the
+result is within a bound that at least a share `1 - beta` of the attempts meet.
+Sensitivity after rounding is then that bound, always: it does not rest on the
+rounding's randomness, nor on the precision of a float.
+
+[KLS21] Kairouz, Liu, Steinke, "The Distributed Discrete Gaussian Mechanism
+for Federated Learning with Secure Aggregation", arXiv:2102.06387.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import math
+
+import tensorflow as tf
+
+
+# With beta = exp(-1/2), all of this many attempts fail with a probability of at
+# most beta**64 < 2e-14; `round_conditionally` tells what happens then.
+MAX_ATTEMPTS = 64
+
+# Norms are summed in pieces of this many coordinates, so that the int64 squares
+# of a long vector are never all in memory.
+_CHUNK = 2**18
+
+
+def norm_bound_squared(scale: float, dimension: int, beta: float) -> int:
+  """The squared norm bound of a rounded vector [KLS21, Prop. 22].
+
+  For a vector of L2 norm at most 1, times `scale` s, in d dimensions:
+
+    min{ s^2 + d/4 + sqrt(2 ln(1/beta)) (s + sqrt(d)/2), (s + sqrt(d))^2 },
+
+  rounded down, since the squared norm of an integer vector is an integer. With
+  beta = 0 it is the second term, which every rounding meets.
+
+  Args:
+    scale: Integer units per unit of the vector, positive.
+    dimension: Number of coordinates, at least 1.
+    beta: The bound on the probability of a rejected attempt, in [0, 1).
+  """
+  unconditional = (scale + math.sqrt(dimension)) ** 2
+  if beta == 0:
+    return math.floor(unconditional)
+  deviation = math.sqrt(2 * math.log(1 / beta))
+  conditional = (
+    scale**2 + dimension / 4 + deviation * (scale + math.sqrt(dimension) / 2)
+  )
+  return math.floor(min(conditional, unconditional))
+
+
+def squared_norm(vector: tf.Tensor) -> tf.Tensor:
+  """The exact squared L2 norm, int64, of an int32 vector."""
+  size = vector.shape[0]
+  total = tf.constant(0, tf.int64)
+  if size <= _CHUNK:
+    return tf.reduce_sum(tf.square(tf.cast(vector, tf.int64)))
+
+  def add_chunk(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    chunk = vector[start : start + _CHUNK]
+    return start + _CHUNK, total + tf.reduce_sum(
+      tf.square(tf.cast(chunk, tf.int64))
+    )
+
+  _, total = tf.while_loop(
+    lambda start, _: start < size,
+    add_chunk,
+    (tf.constant(0), total),
+    parallel_iterations=1,
+  )
+  return total
+
+
+def round_conditionally(
+  vector: tf.Tensor,
+  bound_squared: int,
+  uniform_words: Callable[[tf.Tensor], tf.Tensor],
+) -> tf.Tensor:
+  """Rounds a scaled vector to integers within the norm bound.
+
+  - The squared norm of the result, computed exactly in int64, is at most
+    `bound_squared`, whatever the input is.
+  - Each attempt rounds every coordinate up with the probability of its
+    fractional part (to 2^-24), independently.
+  - When `MAX_ATTEMPTS` attempts fail the vector is rounded towards zero, and
+    should even that exceed the bound it is zero: biased, never insensitive.
+
+  Args:
+    vector: float32[d], already multiplied by the scale.
+    bound_squared: See `norm_bound_squared`.
+    uniform_words: Takes the int32 number of the attempt to uint32[d] of uniform
+      words, independent for each attempt.
+
+  Returns:
+    int32[d].
+  """
+  floor = tf.floor(vector)
+  fraction = vector - floor
+  integral = tf.cast(floor, tf.int32)
+
+  def attempt(number: tf.Tensor) -> tf.Tensor:
+    # A float32 holds the upper 24 bits of a word exactly.
+    words = tf.bitwise.right_shift(
+      uniform_words(number), tf.constant(8, tf.uint32)
+    )
+    uniform = tf.cast(words, tf.float32) * 2.0**-24
+    return integral + tf.cast(uniform < fraction, tf.int32)
+
+  def rejected(rounded: tf.Tensor) -> tf.Tensor:
+    return squared_norm(rounded) > bound_squared
+
+  first = attempt(tf.constant(0))
+  _, rounded = tf.while_loop(
+    lambda number, rounded: (number < MAX_ATTEMPTS) & rejected(rounded),
+    lambda number, _: (number + 1, attempt(number)),
+    (tf.constant(1), first),
+    parallel_iterations=1,
+  )
+
+  def towards_zero() -> tf.Tensor:
+    truncated = tf.cast(vector, tf.int32)
+    return tf.where(rejected(truncated), tf.zeros_like(truncated), truncated)
+
+  return tf.cond(rejected(rounded), towards_zero, lambda: rounded)

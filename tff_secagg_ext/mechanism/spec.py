@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The user's choices, checked once, and the numbers of clients they imply."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from scipy import stats
+
+from tff_secagg_ext import _validate
+
+MECHANISMS = ('distributed_dgauss', 'distributed_skellam')
+ROTATION_TYPES = ('hd', 'dft')
+COHORTS = ('fixed', 'poisson')
+
+MIN_BITS = 2
+MAX_BITS = 30
+
+# Where the bounds on a Poisson cohort are not given, a cohort is outside of
+# them with at most this probability, on either side.
+_POISSON_TAIL = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveClipping:
+  """A clip norm that follows a quantile of the clients' norms, privately.
+
+  Attributes:
+    initial_norm: The clip norm of the first round, positive, in the units of
+      the value.
+    target_quantile: The share of clients whose norm shall be at most the clip
+      norm, in [0, 1].
+    learning_rate: Step in the clip norm's logarithm per unit of the share's
+      distance from the target, at least 0.
+  """
+
+  initial_norm: float = 0.1
+  target_quantile: float = 0.5
+  learning_rate: float = 0.2
+
+  def __post_init__(self) -> None:
+    _set(self, 'initial_norm', _positive(self.initial_norm, 'initial_norm'))
+    quantile = _validate.check_float(
+      self.target_quantile, 'target_quantile', minimum=0, maximum=1
+    )
+    _set(self, 'target_quantile', quantile)
+    rate = _validate.check_float(self.learning_rate, 'learning_rate', minimum=0)
+    _set(self, 'learning_rate', rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class MechanismSpec:
+  """What the mechanism is calibrated from; `ddp_secure_aggregator` documents it.
+
+  Raises:
+    TypeError: If a value is of the wrong kind.
+    ValueError: If a value is out of its range, or two contradict each other.
+  """
+
+  noise_multiplier: float
+  expected_clients_per_round: int
+  bits: int
+  zeroing: bool
+  rotation_type: str
+  mechanism: str
+  clipping: AdaptiveClipping | float
+  cohorts: str
+  max_contributors: int | None
+  min_contributors: int | None
+  max_colluders: int
+  beta: float
+  modclip_prob: float
+
+  def __post_init__(self) -> None:
+    for name, value in _checked(self).items():
+      _set(self, name, value)
+    if self.cohorts == 'poisson':
+      _fill_poisson_bounds(self)
+    _check_numbers_of_clients(self)
+
+  @property
+  def adaptive(self) -> bool:
+    """Whether the clip norm adapts."""
+    return isinstance(self.clipping, AdaptiveClipping)
+
+  @property
+  def noise_shares(self) -> int:
+    """n: the honest shares that together reach the noise multiplier."""
+    sized_for = self.min_contributors or self.expected_clients_per_round
+    return sized_for - self.max_colluders
+
+  @property
+  def max_shares(self) -> int:
+    """The contributors, with a share each, that the sum has room for."""
+    return self.max_contributors or self.expected_clients_per_round
+
+
+def _checked(spec: MechanismSpec) -> dict[str, object]:
+  """The values as plain Python ones, each checked on its own."""
+  clients = _validate.check_int(
+    spec.expected_clients_per_round, 'expected_clients_per_round', minimum=1
+  )
+  clipping = spec.clipping
+  if not isinstance(clipping, AdaptiveClipping):
+    clipping = _positive(
+      clipping,
+      'clipping',
+      'Give a fixed L2 norm, or an AdaptiveClipping.',
+    )
+  return {
+    'noise_multiplier': _validate.check_float(
+      spec.noise_multiplier, 'noise_multiplier', minimum=0
+    ),
+    'expected_clients_per_round': clients,
+    'bits': _validate.check_int(
+      spec.bits, 'bits', minimum=MIN_BITS, maximum=MAX_BITS
+    ),
+    'zeroing': _validate.check_bool(spec.zeroing, 'zeroing'),
+    'rotation_type': _validate.check_choice(
+      spec.rotation_type, 'rotation_type', ROTATION_TYPES
+    ),
+    'mechanism': _validate.check_choice(
+      spec.mechanism, 'mechanism', MECHANISMS
+    ),
+    'clipping': clipping,
+    'cohorts': _validate.check_choice(spec.cohorts, 'cohorts', COHORTS),
+    'max_contributors': _optional_int(
+      spec.max_contributors, 'max_contributors'
+    ),
+    'min_contributors': _optional_int(
+      spec.min_contributors, 'min_contributors'
+    ),
+    'max_colluders': _validate.check_int(
+      spec.max_colluders, 'max_colluders', minimum=0
+    ),
+    'beta': _below_one(spec.beta, 'beta', minimum=0.0),
+    'modclip_prob': _validate.check_float(
+      spec.modclip_prob,
+      'modclip_prob',
+      minimum=0,
+      maximum=1,
+      exclusive=True,
+    ),
+  }
+
+
+def _fill_poisson_bounds(spec: MechanismSpec) -> None:
+  """Bounds that a Poisson cohort keeps but for `_POISSON_TAIL` on either side.
+
+  A cohort of independent clients is no more spread than a Poisson variable of
+  the same mean.
+  """
+  cohort = stats.poisson(spec.expected_clients_per_round)
+  if spec.max_contributors is None:
+    _set(spec, 'max_contributors', int(cohort.isf(_POISSON_TAIL)))
+  if spec.min_contributors is None:
+    lowest = int(cohort.ppf(_POISSON_TAIL))
+    _set(spec, 'min_contributors', max(1 + spec.max_colluders, lowest))
+
+
+def _check_numbers_of_clients(spec: MechanismSpec) -> None:
+  expected = spec.expected_clients_per_round
+  if spec.min_contributors is not None:
+    _validate.check_int(
+      spec.min_contributors,
+      'min_contributors',
+      maximum=expected,
+      remedy=(
+        f'With {expected} clients expected a round, a higher number would'
+        ' abort about every round.'
+      ),
+    )
+  if spec.max_contributors is not None:
+    _validate.check_int(
+      spec.max_contributors,
+      'max_contributors',
+      minimum=expected,
+      remedy=f'{expected} clients are expected a round.',
+    )
+  if spec.noise_shares < 1:
+    sized_for = spec.noise_shares + spec.max_colluders
+    raise ValueError(
+      f'`max_colluders` must be below the {sized_for} contributors that the'
+      f' noise is sized for. Found {spec.max_colluders!r}. Raise'
+      ' `min_contributors`, or expect fewer colluders.'
+    )
+
+
+def _optional_int(value: object, name: str) -> int | None:
+  return None if value is None else _validate.check_int(value, name, minimum=1)
+
+
+def _positive(value: object, name: str, remedy: str = '') -> float:
+  return _validate.check_float(
+    value, name, minimum=0, maximum=math.inf, exclusive=True, remedy=remedy
+  )
+
+
+def _below_one(value: object, name: str, minimum: float) -> float:
+  number = _validate.check_float(value, name, minimum=minimum, maximum=1)
+  if number == 1:
+    raise ValueError(f'`{name}` must be below 1. Found {value!r}.')
+  return number
+
+
+def _set(instance: object, name: str, value: object) -> None:
+  """Stores a checked value in a frozen dataclass, from `__post_init__`."""
+  object.__setattr__(instance, name, value)

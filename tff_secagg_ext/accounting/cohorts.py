@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds that Poisson cohorts keep during a whole run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from scipy import special
+
+from tff_secagg_ext import _validate
+
+# The part of delta that cohorts outside the bounds may take.
+_SHARE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class CohortBounds:
+  """How large a Poisson cohort may be.
+
+  Attributes:
+    minimum: The least size, at least 1 where the run can afford it; 0 if an
+      empty cohort is not rare enough.
+    maximum: The largest size.
+    failure_probability: Probability that any cohort of the run is outside;
+      it belongs to delta.
+  """
+
+  minimum: int
+  maximum: int
+  failure_probability: float
+
+
+def _below(population: int, probability: float, size: int) -> float:
+  """P(Binomial(population, probability) < size)."""
+  if size <= 0:
+    return 0.0
+  return float(
+      special.betainc(population - size + 1, size, 1.0 - probability)
+  )
+
+
+def _above(population: int, probability: float, size: int) -> float:
+  """P(Binomial(population, probability) > size)."""
+  if size >= population:
+    return 0.0
+  return float(special.betainc(size + 1, population - size, probability))
+
+
+def poisson_cohort_bounds(
+    population: int, expected: float, rounds: int, delta: float
+) -> CohortBounds:
+  """Returns the tightest bounds that Poisson cohorts pass rarely enough.
+
+  Guarantees:
+    - the probability that any of `rounds` independent cohorts, each client in
+      it with probability expected / population, is outside the bounds is at
+      most `failure_probability`, and that is at most delta / 100;
+    - each side alone uses at most half of it, and is as tight as that allows.
+
+  Args:
+    population: The number of clients, at least 1.
+    expected: The expected cohort, above 0 and at most `population`.
+    rounds: The number of rounds of the run, at least 1.
+    delta: The delta of the whole run, in (0, 1).
+
+  Raises:
+    TypeError: If an argument is of the wrong kind.
+    ValueError: If one is outside its range.
+  """
+  population = _validate.check_int(population, 'population', minimum=1)
+  expected = _validate.check_float(
+      expected,
+      'expected',
+      minimum=0.0,
+      maximum=float(population),
+      remedy='It is the mean size of a cohort.',
+  )
+  if expected == 0.0:
+    raise ValueError(
+        '`expected` must be above 0. Found 0.0. A run needs clients.'
+    )
+  rounds = _validate.check_int(rounds, 'rounds', minimum=1)
+  delta = _validate.check_float(
+      delta, 'delta', minimum=0.0, maximum=1.0, exclusive=True
+  )
+  probability = expected / population
+  allowed = _SHARE * delta / (2.0 * rounds)
+  # The largest minimum and the least maximum that are rare enough to miss.
+  low, high = 0, population
+  while low < high:
+    middle = (low + high + 1) // 2
+    if _below(population, probability, middle) <= allowed:
+      low = middle
+    else:
+      high = middle - 1
+  minimum = low
+  low, high = 0, population
+  while low < high:
+    middle = (low + high) // 2
+    if _above(population, probability, middle) <= allowed:
+      high = middle
+    else:
+      low = middle + 1
+  failure = rounds * (
+      _below(population, probability, minimum)
+      + _above(population, probability, low)
+  )
+  return CohortBounds(minimum, low, failure)

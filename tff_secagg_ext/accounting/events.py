@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a round released: events, apart from what they cost.
+
+An event holds what is necessary and sufficient for the privacy account of one
+release, and documents it completely: whoever writes another accountant needs
+nothing else. All events of one account are about the same population of
+clients, and the unit of privacy is one client.
+
+Compatibility promise. Events outlive the code that wrote them, in ledgers. So
+  - no event, field or mechanism is ever removed or renamed;
+  - none ever changes its meaning, unit or default: another meaning is another
+    event;
+  - a field added later has a default under which old events mean what they
+    meant, and its presence raises the serialised version;
+  - an accountant refuses, or counts as infinite, what it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import dataclasses
+from typing import Literal, Union
+
+from tff_secagg_ext import _validate
+from tff_secagg_ext.accounting import sampling as sampling_lib
+
+Mechanism = Literal['distributed_dgauss', 'distributed_skellam']
+MECHANISMS: tuple[str, ...] = ('distributed_dgauss', 'distributed_skellam')
+
+
+@dataclasses.dataclass(frozen=True)
+class NoisedSumEvent:
+  """A sum of integer vectors, one a client, with noise shares in it.
+
+  The released value is a post-processing of
+
+    sum_i x_i + sum_j e_j  (mod any modulus),
+
+  with x_i in Z^dimension the vector of client i, |x_i|_2 <= l2_sensitivity,
+  and e_j independent noise shares, each with `dimension` independent
+  coordinates of mean 0 and standard deviation `share_stddev`: for
+  'distributed_dgauss' the discrete Gaussian of [CKS20], whose probability of
+  k is proportional to exp(-k^2 / (2 share_stddev^2)); for
+  'distributed_skellam' the difference of two Poisson variables of mean
+  share_stddev^2 / 2 each [AKL21]. The noise of a client stays where its
+  vector is zeroed.
+
+  The release view is protected by `client_shares + server_shares` shares. The
+  server knows what it added and what its colluders added, so that the server
+  view is protected by `client_shares - colluders` shares. The server's part
+  may also be a few discrete Gaussians whose variances are integer multiples
+  of share_stddev^2 and sum to `server_shares` of them.
+
+  Attributes:
+    mechanism: The law of a share.
+    l2_sensitivity: Norm bound of a client's integer vector after rounding,
+      appended coordinates included, in integer units; positive.
+    share_stddev: Standard deviation of one share, in integer units; 0 means
+      no noise.
+    client_shares: The number of shares that clients really added.
+    dimension: The number of coordinates of the summed vector.
+    server_shares: The number of shares that the server added.
+    colluders: How many clients may tell the server their noise.
+  """
+
+  mechanism: Mechanism
+  l2_sensitivity: float
+  share_stddev: float
+  client_shares: int
+  dimension: int
+  server_shares: int = 0
+  colluders: int = 0
+
+  def __post_init__(self) -> None:
+    _validate.check_choice(self.mechanism, 'mechanism', MECHANISMS)
+    sensitivity = _validate.check_float(self.l2_sensitivity, 'l2_sensitivity')
+    if sensitivity <= 0.0:
+      raise ValueError(
+          '`l2_sensitivity` must be above 0. Found '
+          f'{self.l2_sensitivity!r}. Give the norm bound after rounding, in '
+          'integer units.'
+      )
+    object.__setattr__(self, 'l2_sensitivity', sensitivity)
+    stddev = _validate.check_float(
+        self.share_stddev,
+        'share_stddev',
+        minimum=0.0,
+        remedy='Give the standard deviation of one share, in integer units.',
+    )
+    object.__setattr__(self, 'share_stddev', stddev)
+    counts = ('client_shares', 'server_shares', 'colluders')
+    for name, minimum in (*((c, 0) for c in counts), ('dimension', 1)):
+      value = _validate.check_int(getattr(self, name), name, minimum=minimum)
+      object.__setattr__(self, name, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnaccountedEvent:
+  """Something left the round for which nobody can give a finite epsilon.
+
+  Any account that holds one is infinite in both views, and repeats the
+  reasons. There is no way to average it away.
+
+  Attributes:
+    reasons: Why, one phrase each, such as 'zeroing quantile is exact'; at
+      least one, none empty.
+  """
+
+  reasons: tuple[str, ...]
+
+  def __post_init__(self) -> None:
+    if isinstance(self.reasons, str) or not isinstance(self.reasons, Iterable):
+      raise TypeError(
+          '`reasons` must be a tuple of phrases. Found '
+          f'{self.reasons!r}. Put a single one as `(reason,)`.'
+      )
+    reasons = tuple(self.reasons)
+    if not all(isinstance(reason, str) for reason in reasons):
+      raise TypeError(
+          f'`reasons` must hold strings only. Found {reasons!r}. Say in words '
+          'what was released.'
+      )
+    if not reasons or not all(reason.strip() for reason in reasons):
+      raise ValueError(
+          '`reasons` must name at least one thing, and no empty one. Found '
+          f'{reasons!r}. Say in words what was released.'
+      )
+    object.__setattr__(self, 'reasons', reasons)
+
+
+Event = Union[NoisedSumEvent, UnaccountedEvent]
+EVENT_TYPES = (NoisedSumEvent, UnaccountedEvent)
+SAMPLING_TYPES = (
+    sampling_lib.NoSampling,
+    sampling_lib.PoissonSampling,
+    sampling_lib.FixedSizeSampling,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+  """All that one round released, and how its cohort was formed.
+
+  Several events of a round are about the same cohort: sampling is not
+  independent between them, and the account amplifies them together. The
+  vectors of one event must not depend on what another event of the same round
+  released; what depends on it belongs to a later round.
+
+  Attributes:
+    events: What left the round. Empty if nothing did: that costs nothing.
+    sampling: What may be assumed of the cohort. A truncated cohort, and an
+      aborted round that released something, is `NoSampling`.
+  """
+
+  events: tuple[Event, ...]
+  sampling: sampling_lib.Sampling
+
+  def __post_init__(self) -> None:
+    if isinstance(self.events, EVENT_TYPES) or not isinstance(
+        self.events, Iterable
+    ):
+      raise TypeError(
+          f'`events` must be a tuple of events. Found {self.events!r}. Put a '
+          'single one as `(event,)`.'
+      )
+    events = tuple(self.events)
+    for event in events:
+      if not isinstance(event, EVENT_TYPES):
+        raise TypeError(
+            '`events` must hold NoisedSumEvent or UnaccountedEvent. Found '
+            f'{event!r}. Record what cannot be described as an '
+            'UnaccountedEvent.'
+        )
+    if not isinstance(self.sampling, SAMPLING_TYPES):
+      raise TypeError(
+          '`sampling` must be NoSampling, PoissonSampling or '
+          f'FixedSizeSampling. Found {self.sampling!r}. Without a claim, give '
+          'NoSampling().'
+      )
+    object.__setattr__(self, 'events', events)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Privacy profiles that dominate one round, in closed form.
+
+A profile is the hockey-stick divergence H_a(P, Q) = int [p - a q]_+ at
+a = e^epsilon. For epsilon >= 0 a round has two: with P the round where the
+client is present and Q the one where it is zeroed ('present'), and the other
+way round ('absent'). Together they fix the dominating pair, because
+H_a(P, Q) = 1 - a + a H_{1/a}(Q, P).
+
+phi_u is the density of N(u, 1), m the client's sensitivity over the noise's
+standard deviation, q the chance to take part. The table of samplings:
+
+  none       phi_m against phi_0
+  poisson    (1-q) phi_0 + q phi_m against phi_0
+  fixed      present: (1-q) phi_0 + q phi_2m against (1-q) phi_0 + q phi_m
+             absent: (1-q) phi_0 + q phi_m against phi_0
+
+docs/accounting.md proves the third, fixed size without replacement under
+zero-out. Under substitution it is 'poisson' with the doubled sensitivity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+FloatArray = npt.NDArray[np.float64]
+
+# How many standard deviations of the noise the finite losses cover. What lies
+# beyond is counted as an infinite loss: 7.6e-24 a round.
+_REACH = 10.0
+
+
+def _mills(t: FloatArray) -> FloatArray:
+  """Mills' ratio, (1 - Phi(t)) / phi(t)."""
+  ratio = math.sqrt(math.pi / 2.0) * special.erfcx(t / math.sqrt(2.0))
+  return np.asarray(ratio)
+
+
+def _density(t: FloatArray) -> FloatArray:
+  return np.exp(-0.5 * t * t) / math.sqrt(2.0 * math.pi)
+
+
+def gaussian(m: float, epsilon: FloatArray) -> FloatArray:
+  """Returns H_a(phi_m, phi_0) for epsilon >= 0; infinite ones give 0.
+
+  Phi(m/2 - epsilon/m) - e^epsilon Phi(-m/2 - epsilon/m), in the tail written
+  as a density times a difference of Mills' ratios, so that it keeps its
+  relative precision.
+  """
+  t = epsilon / m - m / 2.0
+  far = np.maximum(t, 0.0)
+  tail = _density(far) * (_mills(far) - _mills(far + m))
+  near = np.minimum(t, 0.0)
+  exponent = m * near + m * m / 2.0 + special.log_ndtr(-near - m)
+  bulk = special.ndtr(-near) - np.exp(exponent)
+  return np.maximum(np.where(t > 0.0, tail, bulk), 0.0)
+
+
+def _log_odds(q: float, epsilon: FloatArray) -> FloatArray:
+  """ln(1 + (e^epsilon - 1)/q), -infinity where that is not positive."""
+  small = np.minimum(epsilon, 1.0)
+  inner = np.maximum(np.expm1(small) / q, -1.0)
+  with np.errstate(divide='ignore'):
+    low = np.log1p(inner)
+  large = np.maximum(epsilon, 1.0)
+  high = large + np.log1p(-(1.0 - q) * np.exp(-large)) - math.log(q)
+  return np.where(epsilon > 1.0, high, low)
+
+
+def poisson_present(m: float, q: float, epsilon: FloatArray) -> FloatArray:
+  """Returns H_a((1-q) phi_0 + q phi_m, phi_0) for epsilon >= 0."""
+  return q * gaussian(m, _log_odds(q, epsilon))
+
+
+def poisson_absent(m: float, q: float, epsilon: FloatArray) -> FloatArray:
+  """Returns H_a(phi_0, (1-q) phi_0 + q phi_m) for epsilon >= 0."""
+  odds = _log_odds(q, -epsilon)
+  return q * np.exp(np.minimum(epsilon + odds, 0.0)) * gaussian(m, -odds)
+
+
+def fixed_present(m: float, q: float, epsilon: FloatArray) -> FloatArray:
+  """Returns H_a((1-q) phi_0 + q phi_2m, (1-q) phi_0 + q phi_m), epsilon >= 0.
+
+  The likelihood ratio passes a once, at the positive root of a quadratic in
+  w = e^(m x). With t = x - 2m there, the profile is
+  q phi(t) [A (R(t) - R(t+m)) + B (R(t) - R(t+2m))], R Mills' ratio and A + B =
+  1 the shares of the two components of Q in a q(x).
+  """
+  with np.errstate(divide='ignore'):
+    # kappa = (a - 1)(1 - q)/q
+    log_kappa = epsilon + np.log(-np.expm1(-epsilon))
+    log_kappa = log_kappa + np.log1p(-q) - math.log(q)
+  ratio = np.exp(np.log(4.0) - m * m + log_kappa - 2.0 * epsilon)
+  x = (
+      epsilon - math.log(2.0) + 1.5 * m * m + np.log1p(np.sqrt(1.0 + ratio))
+  ) / m
+  t = x - 2.0 * m
+  far = np.maximum(t, 0.0)
+  first = np.exp(np.minimum(epsilon - far * m - m * m / 2.0, 0.0))
+  top = _mills(far)
+  tail = _density(far) * (
+      first * (top - _mills(far + m))
+      + (1.0 - first) * (top - _mills(far + 2.0 * m))
+  )
+  near = np.minimum(t, 0.0)
+  bulk = (
+      special.ndtr(-near)
+      - np.exp(np.minimum(epsilon + special.log_ndtr(-near - m), 0.0))
+      - np.exp(np.minimum(log_kappa + special.log_ndtr(-near - 2 * m), 0.0))
+  )
+  return q * np.maximum(np.where(t > 0.0, tail, bulk), 0.0)
+
+
+def _log_mix(q: float, exponent: float) -> float:
+  """ln(1 - q + q e^exponent)."""
+  rest = math.log1p(-q) if q < 1.0 else -math.inf
+  return float(np.logaddexp(rest, math.log(q) + exponent))
+
+
+def _poisson_reach(m: float, q: float) -> tuple[float, float]:
+  spread = _REACH * m
+  present = _log_mix(q, m * m / 2.0 + spread)
+  absent = -_log_mix(q, -m * m / 2.0 - spread)
+  return present, absent
+
+
+def _fixed_reach(m: float, q: float) -> tuple[float, float]:
+  x = 2.0 * m + _REACH
+  numerator = _log_mix(q, 2.0 * m * x - 2.0 * m * m)
+  present = numerator - _log_mix(q, m * x - m * m / 2.0)
+  return present, _poisson_reach(m, q)[0]
+
+
+_Tail = Callable[[float, float, FloatArray], FloatArray]
+_Reach = Callable[[float, float], tuple[float, float]]
+_TABLE: dict[str, tuple[_Tail, _Tail, _Reach]] = {
+    'poisson': (poisson_present, poisson_absent, _poisson_reach),
+    'fixed': (fixed_present, poisson_present, _fixed_reach),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+  """The dominating pair of one round.
+
+  Attributes:
+    kind: 'poisson' or 'fixed'; without sampling, 'poisson' with q = 1.
+    m: The client's sensitivity over the noise's standard deviation; positive.
+    q: The chance to take part, in (0, 1].
+  """
+
+  kind: str
+  m: float
+  q: float
+
+  def reversed_pair(self, reverse: bool) -> tuple[_Tail, _Tail]:
+    """Returns the profiles for epsilon >= 0, of the pair and its reverse."""
+    present, absent, _ = _TABLE[self.kind]
+    return (absent, present) if reverse else (present, absent)
+
+  def reach(self, reverse: bool) -> tuple[float, float]:
+    """Returns how far losses reach, above and below 0, both positive."""
+    present, absent = _TABLE[self.kind][2](self.m, self.q)
+    return (absent, present) if reverse else (present, absent)
+
+  def excess(self, epsilon: FloatArray, reverse: bool) -> FloatArray:
+    """Returns H_a(P, Q) - [1 - a]_+ at a = e^epsilon, for any real epsilon.
+
+    What is taken off is the profile of P = Q: what is left is small where the
+    round is private, and can be computed without cancellation.
+
+    Args:
+      epsilon: Any shape, in nats.
+      reverse: False for P present and Q zeroed, True for the converse.
+    """
+    above, below = self.reversed_pair(reverse)
+    up = above(self.m, self.q, np.maximum(epsilon, 0.0))
+    down = below(self.m, self.q, np.maximum(-epsilon, 0.0))
+    return np.where(
+        epsilon >= 0.0, up, np.exp(np.minimum(epsilon, 0.0)) * down
+    )

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables for sampling integers by inversion of their distribution function.
+
+All arithmetic is on Python integers: weights in fixed point, thresholds of 142
+bits. Every rounding is bounded, and the bounds are carried along as numbers, so
+that a sampler can state its total variation (TV) distance from the ideal law:
+
+*   Leaving out outcomes of total mass t and renormalising moves a law by t.
+*   Weights w_k known up to errors e_k give a law that is off by at most
+    sum(e_k) / sum(w_k).
+*   Rounding N thresholds down to 142 bits moves at most 2^-142 of mass at each,
+    so N 2^-142 in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+from fractions import Fraction
+import itertools
+import math
+
+import numpy as np
+
+HEAD_BITS = 16
+_WORD_BITS = 63
+_THRESHOLD_BITS = HEAD_BITS + 2 * _WORD_BITS
+_WORD_MASK = (1 << _WORD_BITS) - 1
+UNIT_BITS = 160  # Weights are integers in units of 2^-160 of the largest.
+_TAIL = 64 * math.log(2)
+_RECURRENCE_TAIL = 100 * math.log(2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """A symmetric law on the integers `-last` to `last`, up to a constant factor.
+
+  Attributes:
+    values: `values[k]` is the weight of `k` and of `-k`, for `0 <= k <= last`.
+    tv_bound: TV distance between the law of these weights and the ideal one.
+  """
+
+  values: tuple[int, ...]
+  tv_bound: float
+
+  @property
+  def last(self) -> int:
+    """The largest outcome."""
+    return len(self.values) - 1
+
+  @property
+  def both_sides(self) -> list[int]:
+    """The weights of `-last` to `last`."""
+    return [*self.values[:0:-1], *self.values]
+
+  @property
+  def total(self) -> int:
+    """The sum of all weights, both sides."""
+    return 2 * sum(self.values) - self.values[0]
+
+
+def _first_reaching(exponent: Callable[[int], float], target: float) -> int:
+  """Returns the smallest k >= 1 with `exponent(k) >= target`, increasing."""
+  high = 1
+  while exponent(high) < target:
+    high *= 2
+  low = high // 2
+  while high - low > 1:
+    middle = (low + high) // 2
+    if exponent(middle) < target:
+      low = middle
+    else:
+      high = middle
+  return high
+
+
+def _exp_minus(x: Fraction) -> int:
+  """Returns exp(-x) for x >= 0 in units of 2^-160, off by less than 1 unit."""
+  guard = 64
+  one = 1 << (UNIT_BITS + guard)
+  halvings = max(0, math.ceil(2 * x).bit_length())
+  term = scaled = (one * x.numerator // x.denominator) >> halvings
+  total, n = one + term, 1
+  while term:
+    n += 1
+    term = (term * scaled >> (UNIT_BITS + guard)) // n
+    total += term
+  for _ in range(halvings):
+    total = total * total >> (UNIT_BITS + guard)
+  return (one * one // total) >> guard
+
+
+def discrete_gaussian_weights(variance: Fraction) -> Weights:
+  """Returns weights of the discrete Gaussian N_Z(0, variance) of [CKS20].
+
+  w_k = exp(-k^2 / (2 variance)) is built up by w_k = w_{k-1} r_k and
+  r_{k+1} = r_k exp(-1 / variance). In units of 2^-160, r_k is off by at most
+  4k + 1 and hence w_k by at most 2 (k+1)^2; summed over both sides that is less
+  than 2 (last+2)^3, while w_0 alone is 2^160 units. The tail is sub-Gaussian
+  [CKS20, Cor. 17]: P(|X| > last) <= 2 exp(-(last+1)^2 / (2 variance)), and
+  `last` is the first that brings it to 2^-63 or less.
+
+  Args:
+    variance: The parameter sigma^2 of the law, exact, at least 1/16.
+  """
+  sigma2 = float(variance)
+  first_cut = _first_reaching(lambda k: k * k / (2 * sigma2), _TAIL)
+  weight = 1 << UNIT_BITS
+  ratio = _exp_minus(1 / (2 * variance))
+  step = ratio * ratio >> UNIT_BITS
+  values = [weight]
+  for _ in range(1, first_cut):
+    weight = weight * ratio >> UNIT_BITS
+    ratio = ratio * step >> UNIT_BITS
+    values.append(weight)
+  tail = 2 * math.exp(-(first_cut**2) / (2 * sigma2))
+  rounding = math.ldexp(2 * (first_cut + 1) ** 3, -UNIT_BITS)
+  return Weights(tuple(values), tail + rounding)
+
+
+def skellam_weights(variance: Fraction) -> Weights:
+  """Returns weights of Skellam(mu/2, mu/2), mu = variance, as [AKL21] has it.
+
+  P(k) = exp(-mu) I_k(mu), with the Bessel functions from Miller's backward
+  recurrence I_{k-1} = I_{k+1} + (2k/mu) I_k, started at f_m = f_{m-1}. What is
+  computed, f, is a multiple of I_k + c (-1)^k K_k with
+  |c| = (I_{m-1} - I_m) / (K_{m-1} + K_m), and K_k increases in k: so each
+  probability below m is off by at most P(m-1), absolutely. All terms are
+  positive and at least 2^160 units, so that rounding m steps down to units
+  costs a relative m 2^-160 at most.
+  The tail is Chernoff's: P(X >= k) <= exp(-(k asinh(k/mu) + mu
+  - sqrt(k^2 + mu^2))), taken twice; `last` brings it to 2^-63 or less, and m is
+  such that P(m-1) <= 2^-100.
+
+  Args:
+    variance: The total variance mu, exact, at least 1/16.
+  """
+  mu = float(variance)
+
+  def exponent(k: int) -> float:
+    return k * math.asinh(k / mu) - k * k / (math.hypot(k, mu) + mu)
+
+  first_cut = _first_reaching(exponent, _TAIL)
+  start = 1 + _first_reaching(exponent, _RECURRENCE_TAIL)
+  doubled, divisor = 2 * variance.denominator, variance.numerator
+  above, value = 1 << UNIT_BITS, 1 << UNIT_BITS
+  values = []
+  for k in range(start - 1, 0, -1):
+    above, value = value, above + k * doubled * value // divisor
+    values.append(value)
+  values = values[: -first_cut - 1 : -1]
+  tail = 2 * math.exp(-exponent(first_cut))
+  recurrence = (2 * first_cut + 1) * math.exp(-exponent(start - 1))
+  rounding = math.ldexp(start, -UNIT_BITS)
+  return Weights(tuple(values), tail + recurrence + rounding)
+
+
+def _thresholds(weights: Sequence[int], bits: int) -> list[int]:
+  """Returns 2^bits times the distribution function, rounded down.
+
+  The last value of the function, 1, is left out.
+  """
+  cumulated = list(itertools.accumulate(weights))
+  total = cumulated.pop()
+  return [(c << bits) // total for c in cumulated]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+  """Inversion tables of one or several laws, laid end to end.
+
+  A uniform number U of 142 bits chooses from law r the outcome whose index is
+  the number of thresholds of law r that are at most U; adding the number of
+  thresholds of all laws before r makes it a position. The first 16 bits of U
+  alone decide it, unless a threshold begins with just those 16 bits.
+
+  Attributes:
+    guide: `int16[laws * 2^16]`, the position for law `r` and first bits `h` at
+      `r * 2^16 + h`, or -1 where these do not decide.
+    thresholds: `int64[2^j - 1, 3]`, lexicographically increasing rows
+      (r * 2^16 + first 16 bits, next 63 bits, last 63 bits), padded with the
+      largest integers.
+    starts: For each law, the position of its outcome of index 0.
+    tv_bound: TV distance from the laws of the weights, summed over the laws.
+  """
+
+  guide: np.ndarray
+  thresholds: np.ndarray
+  starts: tuple[int, ...]
+  tv_bound: float
+
+
+def lay_out(laws: Sequence[Sequence[int]]) -> Table:
+  """Returns the `Table` of laws given by weights of their outcomes, in order.
+
+  Raises:
+    ValueError: If there are more than 2^15 outcomes in all.
+  """
+  size = sum(len(law) for law in laws)
+  if size > 1 << 15:
+    raise ValueError(
+      f'`laws` must have at most {1 << 15} outcomes in all. Found {size}. '
+      'Split a wide law into a sum of two.'
+    )
+  rows: list[tuple[int, int, int]] = []
+  starts = []
+  for number, law in enumerate(laws):
+    starts.append(len(rows))
+    for t in _thresholds(law, _THRESHOLD_BITS):
+      head = (number << HEAD_BITS) + (t >> 2 * _WORD_BITS)
+      rows.append((head, t >> _WORD_BITS & _WORD_MASK, t & _WORD_MASK))
+  count = len(rows)
+  thresholds = np.full(
+    ((1 << count.bit_length()) - 1, 3), np.iinfo(np.int64).max, np.int64
+  )
+  thresholds[:count] = np.asarray(rows, np.int64).reshape(-1, 3)
+  heads = np.arange(len(laws) << HEAD_BITS)
+  first = np.searchsorted(thresholds[:count, 0], heads, side='left')
+  end = np.searchsorted(thresholds[:count, 0], heads, side='right')
+  guide = np.where(first == end, first, -1).astype(np.int16)
+  bound = math.ldexp(count, -_THRESHOLD_BITS)
+  return Table(guide, thresholds, tuple(starts), bound)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Residual:
+  """What is left of a law after a share of a similar one: a rare correction.
+
+  Attributes:
+    odds: Weight of the residual beside a weight of 2^160 for the similar law.
+    thresholds: `int64[last]`, 2^63 times the distribution function of |X| under
+      the residual, rounded down; its outcomes are 0 to `last`.
+    tv_bound: TV distance that rounding them adds to the mixture.
+  """
+
+  odds: int
+  thresholds: np.ndarray
+  tv_bound: float
+
+
+def residual(law: Weights, similar: Weights) -> Residual:
+  """Writes p = (1-d) q + d r, with p and q the laws of `law` and `similar`.
+
+  1 - d = min_k p_k / q_k, rounded down to units of 2^-160. Then
+  r_k = (p_k - (1-d) q_k) / d is non-negative everywhere. Rounding the N
+  thresholds of r to 63 bits moves d N 2^-63 of the mixture's mass, and rounding
+  the weights of r less than N 2^-160.
+  """
+  p_total, q_total = law.total, similar.total
+  keep = min(
+    ((p * q_total) << UNIT_BITS) // (q * p_total)
+    for p, q in zip(law.values, similar.values)
+  )
+  padded = itertools.chain(similar.values, itertools.repeat(0))
+  left = [
+    (p << UNIT_BITS) // p_total - (keep * q // q_total)
+    for p, q in zip(law.values, padded)
+  ]
+  absolute = [left[0], *(2 * max(w, 0) for w in left[1:])]
+  share = (1 << UNIT_BITS) - keep
+  odds = (share << UNIT_BITS) // keep
+  thresholds = np.asarray(_thresholds(absolute, _WORD_BITS), np.int64)
+  bound = len(absolute) * math.ldexp(share, -UNIT_BITS - _WORD_BITS)
+  bound += len(absolute) * math.ldexp(4, -UNIT_BITS)
+  return Residual(odds, thresholds, bound)

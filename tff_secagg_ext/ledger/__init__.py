@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was spent: an append-only record, charged before it is released."""
+
+from tff_secagg_ext.ledger.errors import (
+  ConcurrentWriterError,
+  ForeignDatabaseError,
+  LedgerError,
+  LedgerWriteError,
+  NewerLedgerError,
+  NotReservedError,
+  RunSettingsError,
+  UnknownRunError,
+)
+from tff_secagg_ext.ledger.ledger import Ledger
+from tff_secagg_ext.ledger.records import Attempt, Entry
+from tff_secagg_ext.ledger.run import Run
+
+__all__ = [
+  'Attempt',
+  'ConcurrentWriterError',
+  'Entry',
+  'ForeignDatabaseError',
+  'Ledger',
+  'LedgerError',
+  'LedgerWriteError',
+  'NewerLedgerError',
+  'NotReservedError',
+  'Run',
+  'RunSettingsError',
+  'UnknownRunError',
+]

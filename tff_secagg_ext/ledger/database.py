@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens the database of a ledger: SQLite by default, PostgreSQL by URL.
+
+Guarantees:
+
+* A transaction is on the disk when it returns. SQLite runs with a
+  write-ahead log and `synchronous=FULL`, PostgreSQL with
+  `synchronous_commit=on`.
+* A database that is not a ledger, or that a later version has written, is
+  refused and left as it was.
+* Migrations run at opening, in one transaction, one process at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import os
+import pathlib
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+import sqlalchemy as sa
+
+from tff_secagg_ext.ledger import errors
+
+VERSION_TABLE = 'tff_secagg_ledger_version'
+
+_LOCK_SECONDS = 30
+# A commit that grows the write-ahead log costs two writes to the device, one
+# that overwrites it costs one. So the log is grown once, at opening, to what
+# it may hold between two checkpoints.
+_CHECKPOINT_PAGES = 500
+_RESERVED_BYTES = 4096 * (_CHECKPOINT_PAGES + 100)
+_MIGRATION_LOCK = 0x7FF5ECA6
+
+
+def open_engine(
+  location: str | os.PathLike[str], *, create: bool = True
+) -> sa.Engine:
+  """Returns an engine on an up-to-date ledger.
+
+  Args:
+    location: A path, or an SQLAlchemy URL of SQLite or PostgreSQL.
+    create: Whether a missing SQLite file is made.
+
+  Raises:
+    ValueError: If the URL is malformed or names another kind of database.
+    ForeignDatabaseError: If the location is a folder or holds something else.
+    NewerLedgerError: If a later version of this package has written it.
+    LedgerError: If it cannot be opened.
+  """
+  url = _resolve(location)
+  if url.get_backend_name() == 'sqlite':
+    _check_file(pathlib.Path(str(url.database)), create)
+    engine = sa.create_engine(url, connect_args={'timeout': _LOCK_SECONDS})
+    sa.event.listen(engine, 'connect', _configure_sqlite)
+    sa.event.listen(engine, 'begin', _begin_sqlite)
+  else:
+    engine = sa.create_engine(
+      url, connect_args={'options': '-c synchronous_commit=on'}
+    )
+  try:
+    with _translated(url):
+      _migrate(engine)
+      _grow_log(engine)
+  except BaseException:
+    engine.dispose()
+    raise
+  return engine
+
+
+def reading(engine: sa.Engine) -> sa.Engine:
+  """Returns `engine` for transactions that only read: they never wait."""
+  return engine.execution_options(reading=True)
+
+
+def _resolve(location: str | os.PathLike[str]) -> sa.URL:
+  if not isinstance(location, (str, os.PathLike)):
+    raise TypeError(
+      '`location` must be a path or an SQLAlchemy URL. Found'
+      f' {location!r}. Try "runs.db" or "sqlite:///runs.db".'
+    )
+  text = os.fspath(location)
+  if '://' not in text:
+    return sa.URL.create('sqlite', database=text or None)
+  try:
+    url = sa.make_url(text)
+  except sa.exc.ArgumentError as error:
+    raise ValueError(
+      'The ledger must be a path or an SQLAlchemy URL. Found one that'
+      ' cannot be parsed. Try "sqlite:///runs.db".'
+    ) from error
+  if url.drivername == 'postgresql':
+    url = url.set(drivername='postgresql+psycopg')
+  if url.get_backend_name() not in ('sqlite', 'postgresql'):
+    raise ValueError(
+      'The ledger must be in SQLite or PostgreSQL. Found'
+      f' {url.get_backend_name()!r}. Try "sqlite:///runs.db".'
+    )
+  return url
+
+
+def _check_file(path: pathlib.Path, create: bool) -> None:
+  if str(path) in ('None', '', ':memory:'):
+    raise ValueError(
+      'The ledger must be a file. Found an SQLite URL without a path: what'
+      ' was spent would be forgotten. Try "sqlite:///runs.db".'
+    )
+  if path.is_dir():
+    raise errors.ForeignDatabaseError(
+      f'The ledger must be a file. Found the folder {str(path)!r}. Name a'
+      ' file in it.'
+    )
+  if not path.exists():
+    if not create:
+      raise errors.LedgerError(
+        f'There is no ledger at {str(path)!r}. Check the path.'
+      )
+    if not path.absolute().parent.is_dir():
+      raise errors.LedgerError(
+        f'The folder of the ledger {str(path)!r} does not exist. Make it first.'
+      )
+
+
+def _configure_sqlite(connection: Any, _: object) -> None:
+  # Python's sqlite3 would begin transactions by itself, and too late.
+  connection.isolation_level = None
+  for pragma in (
+    'journal_mode=WAL',
+    'synchronous=FULL',
+    'foreign_keys=ON',
+    'recursive_triggers=ON',
+    f'wal_autocheckpoint={_CHECKPOINT_PAGES}',
+  ):
+    connection.execute(f'PRAGMA {pragma}')
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+  reads = connection.get_execution_options().get('reading', False)
+  connection.exec_driver_sql('BEGIN' if reads else 'BEGIN IMMEDIATE')
+
+
+def _grow_log(engine: sa.Engine) -> None:
+  """Grows SQLite's write-ahead log without changing the database.
+
+  Pages that do not fit the cache go to the log before the transaction ends;
+  rolled back, they leave its length behind.
+  """
+  if engine.dialect.name != 'sqlite':
+    return
+  with engine.connect() as connection:
+    (cache,) = connection.exec_driver_sql('PRAGMA cache_size').one()
+    connection.exec_driver_sql('PRAGMA cache_size=8')
+    connection.exec_driver_sql('CREATE TABLE filler (a BLOB)')
+    connection.exec_driver_sql(
+      f'INSERT INTO filler VALUES (zeroblob({_RESERVED_BYTES}))'
+    )
+    connection.rollback()
+    connection.exec_driver_sql(f'PRAGMA cache_size={cache}')
+
+
+def _migrate(engine: sa.Engine) -> None:
+  config = Config()
+  folder = os.path.join(os.path.dirname(__file__), 'migrations')
+  config.set_main_option('script_location', folder.replace('%', '%%'))
+  config.set_main_option('path_separator', 'os')
+  scripts = ScriptDirectory.from_config(config)
+  newest = scripts.get_current_head()
+  with reading(engine).connect() as connection:
+    if _current_version(connection, scripts) == newest:
+      return
+  with engine.begin() as connection:
+    if engine.dialect.name == 'postgresql':
+      lock = sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)
+      connection.execute(sa.select(lock))
+    if _current_version(connection, scripts) != newest:
+      config.attributes['connection'] = connection
+      config.attributes['version_table'] = VERSION_TABLE
+      command.upgrade(config, 'head')
+
+
+def _current_version(
+  connection: sa.Connection, scripts: ScriptDirectory
+) -> str | None:
+  """Returns the version of the schema, `None` for an empty database."""
+  tables = sa.inspect(connection).get_table_names()
+  if not tables:
+    return None
+  if VERSION_TABLE not in tables:
+    raise errors.ForeignDatabaseError(
+      f'The database holds something else: found the table {tables[0]!r}'
+      f' and no {VERSION_TABLE!r}. Name a new file, or an empty database.'
+    )
+  context = MigrationContext.configure(
+    connection, opts={'version_table': VERSION_TABLE}
+  )
+  version: str | None = context.get_current_revision()
+  known = [script.revision for script in scripts.walk_revisions()]
+  if version not in known:
+    raise errors.NewerLedgerError(
+      f'The ledger has version {version!r}; this package knows'
+      f' {known[0]!r} as the newest. Upgrade tff-secagg-ext.'
+    )
+  return version
+
+
+@contextlib.contextmanager
+def _translated(url: sa.URL) -> Iterator[None]:
+  where = url.render_as_string(hide_password=True)
+  try:
+    yield
+  except sa.exc.DBAPIError as error:
+    cause = str(error.orig).strip()
+    if 'not a database' in cause or 'malformed' in cause:
+      raise errors.ForeignDatabaseError(
+        f'The ledger must be a database. Found something else at {where}'
+        f' ({cause}). Name a new file.'
+      ) from error
+    raise errors.LedgerError(
+      f'The ledger at {where} cannot be opened: {cause}. Check that it can'
+      ' be written and that the disk has room.'
+    ) from error

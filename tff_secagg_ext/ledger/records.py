@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an entry says, as values, and its JSON.
+
+JSON has no infinity: an infinite epsilon is `null` beside the list of reasons
+why it is infinite, and a measurement that is not finite is one of the strings
+`"Infinity"`, `"-Infinity"`, `"NaN"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import datetime
+import json
+import math
+import numbers
+import types
+
+from tff_secagg_ext.accounting import Epsilon, Round
+
+Scalar = bool | int | float | str | None
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Attempt:
+  """One attempt at one round, both counted from 1."""
+
+  round: int
+  attempt: int
+
+  def __str__(self) -> str:
+    return f'attempt {self.attempt} of round {self.round}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One row of the ledger.
+
+  Attributes:
+    sequence: Its number in the run, from 1, without gaps.
+    session: Which opening of the run wrote it.
+    attempt: What it is about.
+    kind: `reserved`, `committed` or `lost`.
+    charge: What the attempt costs, as far as this entry knows.
+    measurements: What the round measured; empty unless committed.
+    note: Why the attempt was lost, else empty.
+    release: Epsilon so far, this entry included, of who sees the releases.
+    server: Epsilon so far, this entry included, of the coordinator.
+    recorded_at: UTC, ISO 8601.
+  """
+
+  sequence: int
+  session: int
+  attempt: Attempt
+  kind: str
+  charge: Round
+  measurements: Mapping[str, Scalar]
+  note: str
+  release: Epsilon
+  server: Epsilon
+  recorded_at: str
+
+
+def now() -> str:
+  """Returns the time in UTC, ISO 8601 with microseconds."""
+  return datetime.datetime.now(datetime.timezone.utc).isoformat(
+    timespec='microseconds'
+  )
+
+
+def to_text(value: object) -> str:
+  """Returns `value` as canonical JSON; refuses what JSON cannot hold."""
+  return json.dumps(
+    value, sort_keys=True, separators=(',', ':'), allow_nan=False
+  )
+
+
+def measured(measurements: Mapping[str, object]) -> Mapping[str, Scalar]:
+  """Returns scalars (numpy's included) as plain values that JSON can hold.
+
+  Raises:
+    TypeError: If a measurement is not a scalar.
+  """
+  return types.MappingProxyType(
+    {name: _scalar(name, value) for name, value in measurements.items()}
+  )
+
+
+def _scalar(name: str, value: object) -> Scalar:
+  item = getattr(value, 'item', None)
+  if item is not None and getattr(value, 'shape', None) == ():
+    value = item()
+  if value is None or isinstance(value, (bool, str)):
+    return value
+  if isinstance(value, numbers.Integral):
+    return int(value)
+  if isinstance(value, numbers.Real):
+    number = float(value)
+    if math.isfinite(number):
+      return number
+    if math.isnan(number):
+      return 'NaN'
+    return 'Infinity' if number > 0 else '-Infinity'
+  raise TypeError(
+    f'The measurement `{name}` must be a number, a bool or a string. Found'
+    f' {type(value).__name__}.'
+  )
+
+
+def finite(epsilon: Epsilon) -> float | None:
+  """Returns the value of `epsilon`, `None` if it is infinite."""
+  return None if math.isinf(epsilon.value) else float(epsilon.value)

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The writer's end of one run: reserve, then commit or lose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import itertools
+
+import sqlalchemy as sa
+
+from tff_secagg_ext.accounting import Accountant, Round
+from tff_secagg_ext.ledger import errors, records, rows, schema
+from tff_secagg_ext.ledger.composition import Composition
+from tff_secagg_ext.ledger.records import Attempt, Entry
+
+
+@dataclasses.dataclass(frozen=True)
+class RunKey:
+  """Which run is open, in which session, and at which deltas.
+
+  Attributes:
+    name: The name of the run.
+    run: Its number in the database.
+    session: The number of this opening of it.
+    delta: The delta of the run, in (0, 1).
+    spendable_delta: What is left of it for epsilon, once the probability that
+      the run's claims fail is taken off.
+  """
+
+  name: str
+  run: int
+  session: int
+  delta: float
+  spendable_delta: float
+
+
+class Run:
+  """A run, open for writing; made by `Ledger.open_run`.
+
+  Guarantees:
+
+  * When a method returns, its entry is on the disk. When it raises, the entry
+    is there whole or not at all, and the next call looks which it was.
+  * Epsilon counts an attempt from its reservation on, whatever becomes of it.
+  * Of two writers of the same run at most one can append; the other gets a
+    `ConcurrentWriterError` and must not release its round.
+  """
+
+  def __init__(self, engine: sa.Engine, key: RunKey):
+    self._engine = engine
+    self._key = key
+    self._entries: list[Entry] = []
+    self._status: dict[Attempt, str] = {}
+    self._open: dict[Attempt, Round] = {}
+    self._newest: Attempt | None = None
+    self._composition = Composition(Accountant(key.spendable_delta))
+    self._fresh = False
+    self._reload()
+
+  @property
+  def name(self) -> str:
+    """The name of the run in its ledger."""
+    return self._key.name
+
+  @property
+  def delta(self) -> float:
+    """The delta at which epsilon is told, in (0, 1)."""
+    return self._key.delta
+
+  @property
+  def entries(self) -> Sequence[Entry]:
+    """All entries of the run, oldest first."""
+    self._refresh()
+    return tuple(self._entries)
+
+  @property
+  def attempts(self) -> int:
+    """How many attempts were reserved, whatever became of them."""
+    self._refresh()
+    return len(self._status)
+
+  @property
+  def rounds_committed(self) -> int:
+    """How many rounds were committed."""
+    self._refresh()
+    return sum(s == schema.COMMITTED for s in self._status.values())
+
+  @property
+  def open_attempts(self) -> Mapping[Attempt, Round]:
+    """The attempts that are reserved and not settled, with their charges."""
+    self._refresh()
+    return dict(self._open)
+
+  def status(self, attempt: Attempt) -> str | None:
+    """Returns `reserved`, `committed` or `lost`; `None` if it is unknown."""
+    self._refresh()
+    return self._status.get(attempt)
+
+  def reserve(self, charge: Round) -> Attempt:
+    """Charges the next attempt before it runs, and returns its number.
+
+    The round after the newest is reserved, or the newest again if all its
+    attempts were lost.
+
+    Args:
+      charge: What the attempt will cost if nothing goes wrong.
+
+    Raises:
+      ConcurrentWriterError: If somebody else has written the run meanwhile.
+      LedgerWriteError: If the entry could not be written. Do not run.
+    """
+    attempt = self._next_attempt()
+    self._append(schema.RESERVED, attempt, charge, {}, '')
+    return attempt
+
+  def commit(
+    self, attempt: Attempt, charge: Round, measurements: Mapping[str, object]
+  ) -> Entry:
+    """Settles `attempt` with what it really cost; release it afterwards.
+
+    Args:
+      attempt: A reserved attempt.
+      charge: What happened; it may differ from what was reserved.
+      measurements: What the round measured: scalars, public or noised.
+
+    Raises:
+      NotReservedError: If `attempt` is not open.
+      ConcurrentWriterError: If somebody else has written the run meanwhile.
+      LedgerWriteError: If the entry could not be written. Do not release.
+    """
+    self._check_open(attempt)
+    return self._append(schema.COMMITTED, attempt, charge, measurements, '')
+
+  def lose(self, attempt: Attempt, charge: Round, note: str) -> Entry:
+    """Settles `attempt` as lost: it is charged and never released.
+
+    Args:
+      attempt: A reserved attempt.
+      charge: What it is charged with, usually what was reserved.
+      note: Why it was lost, without anything about clients.
+
+    Raises:
+      NotReservedError: If `attempt` is not open.
+      ConcurrentWriterError: If somebody else has written the run meanwhile.
+      LedgerWriteError: If the entry could not be written. It stays reserved
+        and is charged all the same.
+    """
+    self._check_open(attempt)
+    return self._append(schema.LOST, attempt, charge, {}, note)
+
+  def _check_open(self, attempt: Attempt) -> None:
+    status = self.status(attempt)
+    if status != schema.RESERVED:
+      raise errors.NotReservedError(
+        f'Run {self.name!r}: {attempt} must be reserved and open. Found'
+        f' {status or "nothing of that number"}. Reserve an attempt first,'
+        ' and settle it once.'
+      )
+
+  def _next_attempt(self) -> Attempt:
+    self._refresh()
+    if self._newest is None:
+      return Attempt(1, 1)
+    if self._status[self._newest] == schema.LOST:
+      return Attempt(self._newest.round, self._newest.attempt + 1)
+    return Attempt(self._newest.round + 1, 1)
+
+  def _append(
+    self,
+    kind: str,
+    attempt: Attempt,
+    charge: Round,
+    measurements: Mapping[str, object],
+    note: str,
+  ) -> Entry:
+    plain = records.measured(measurements)
+    self._refresh()
+    after = self._composition
+    if kind == schema.RESERVED:
+      after = after.reserve(attempt, charge)
+    else:
+      after = after.settle(attempt, charge)
+    release, server = after.epsilons()
+    entry = Entry(
+      sequence=len(self._entries) + 1,
+      session=self._key.session,
+      attempt=attempt,
+      kind=kind,
+      charge=charge,
+      measurements=plain,
+      note=note,
+      release=release,
+      server=server,
+      recorded_at=records.now(),
+    )
+    self._fresh = False
+    self._write(entry)
+    self._remember(entry)
+    self._composition = after
+    self._fresh = True
+    return entry
+
+  def _write(self, entry: Entry) -> None:
+    row = rows.to_row(entry, self._key.run)
+    try:
+      with self._engine.begin() as connection:
+        connection.execute(sa.insert(schema.entries).values(row))
+    except sa.exc.IntegrityError as error:
+      raise errors.ConcurrentWriterError(
+        f'Run {self.name!r} was written by somebody else while this process'
+        f' was writing {entry.attempt} ({error.orig}). Nothing of it may be'
+        ' released. Let one process write a run, or use another run name.'
+      ) from error
+    except sa.exc.DBAPIError as error:
+      raise errors.LedgerWriteError(
+        f'Run {self.name!r}: {entry.attempt} could not be written as'
+        f' {entry.kind} ({str(error.orig).strip()}). Nothing of it may be'
+        ' released; it stays charged if it was reserved. Make room or repair'
+        ' the database, and start again.'
+      ) from error
+
+  def _refresh(self) -> None:
+    if not self._fresh:
+      self._reload()
+
+  def _reload(self) -> None:
+    """Reads the run anew, as after a write of which the end is unknown."""
+    entries = rows.read_entries(self._engine, self._key.run)
+    for entry in entries[len(self._entries) :]:
+      if self._entries and entry.session != self._key.session:
+        raise errors.ConcurrentWriterError(
+          f'Run {self.name!r} was written by somebody else: {entry.attempt}'
+          f' is {entry.kind}. Let one process write a run, or use another'
+          ' run name.'
+        )
+    self._entries, self._status, self._open = [], {}, {}
+    for entry in entries:
+      self._remember(entry)
+    self._composition = _compose(self._key.spendable_delta, entries)
+    self._fresh = True
+
+  def _remember(self, entry: Entry) -> None:
+    self._entries.append(entry)
+    self._status[entry.attempt] = entry.kind
+    if entry.kind == schema.RESERVED:
+      self._open[entry.attempt] = entry.charge
+      self._newest = entry.attempt
+    else:
+      del self._open[entry.attempt]
+
+
+def _compose(delta: float, entries: Sequence[Entry]) -> Composition:
+  """Returns the composition after `entries`."""
+  opened = {e.attempt: e.charge for e in entries if e.kind == schema.RESERVED}
+  account = Accountant(delta)
+  settled = [e for e in entries if e.kind != schema.RESERVED]
+  for charge, same in itertools.groupby(e.charge for e in settled):
+    account = account.with_round(charge, sum(1 for _ in same))
+  for entry in settled:
+    del opened[entry.attempt]
+  return Composition(account, tuple(opened.items()))

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run as JSON values, for people and programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import itertools
+import json
+from typing import Any
+
+from tff_secagg_ext.accounting import to_json
+from tff_secagg_ext.ledger import records, schema
+from tff_secagg_ext.ledger.records import Entry
+
+
+def describe(
+  run: Mapping[str, Any],
+  sessions: Sequence[Mapping[str, Any]],
+  entries: Sequence[Entry],
+) -> dict[str, Any]:
+  """Returns what is recorded of a run.
+
+  Keys: `run`, `delta`, `created_at`, `settings`, `sessions` (each with
+  `opened_at`, `writer`, `versions`), `release_epsilon` and `server_epsilon`
+  of all attempts together with `release_reasons` and `server_reasons`, and
+  `rounds`: one item a round, in order, with `round`, `status` (`committed`,
+  `lost`, or `reserved` while it runs or after it was killed), `measurements`,
+  both epsilons and reasons so far, and `attempts`: all of them, lost ones
+  included, each with `attempt`, `status`, `charge`, `note`, `reserved_at`,
+  `settled_at`.
+
+  An infinite epsilon is `None`, and its reasons are not empty.
+  """
+  by_round = itertools.groupby(
+    sorted(entries, key=lambda e: e.attempt), key=lambda e: e.attempt.round
+  )
+  return {
+    'run': run['name'],
+    'delta': run['delta'],
+    'created_at': run['created_at'],
+    'settings': json.loads(run['settings']),
+    'sessions': [_session(session) for session in sessions],
+    **_epsilons(entries),
+    'rounds': [_round(number, list(group)) for number, group in by_round],
+  }
+
+
+def differences(
+  found: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> list[str]:
+  """Returns where two trees of JSON values differ, each as one sentence."""
+  before, after = dict(_leaves(found)), dict(_leaves(wanted))
+  return [
+    f'{path} is {before.get(path, "absent")!r} in the ledger and'
+    f' {after.get(path, "absent")!r} now'
+    for path in sorted({**before, **after})
+    if before.get(path, _ABSENT) != after.get(path, _ABSENT)
+  ]
+
+
+_ABSENT = object()
+
+
+def _leaves(tree: Any, path: str = '') -> list[tuple[str, Any]]:
+  if isinstance(tree, Mapping) and tree:
+    return [
+      leaf
+      for key, value in tree.items()
+      for leaf in _leaves(value, f'{path}.{key}' if path else key)
+    ]
+  return [(path, tree)]
+
+
+def _session(session: Mapping[str, Any]) -> dict[str, Any]:
+  return {
+    'opened_at': session['opened_at'],
+    'writer': session['writer'],
+    'versions': json.loads(session['versions']),
+  }
+
+
+def _epsilons(entries: Sequence[Entry]) -> dict[str, Any]:
+  """Returns both epsilons after the newest of `entries`."""
+  if not entries:
+    return {
+      'release_epsilon': 0.0,
+      'server_epsilon': 0.0,
+      'release_reasons': [],
+      'server_reasons': [],
+    }
+  newest = max(entries, key=lambda e: e.sequence)
+  return {
+    'release_epsilon': records.finite(newest.release),
+    'server_epsilon': records.finite(newest.server),
+    'release_reasons': list(newest.release.reasons),
+    'server_reasons': list(newest.server.reasons),
+  }
+
+
+def _round(number: int, entries: Sequence[Entry]) -> dict[str, Any]:
+  attempts = [
+    _attempt(sorted(group, key=lambda e: e.sequence))
+    for _, group in itertools.groupby(entries, key=lambda e: e.attempt)
+  ]
+  measurements = [
+    dict(e.measurements) for e in entries if e.kind == schema.COMMITTED
+  ]
+  return {
+    'round': number,
+    'status': schema.COMMITTED if measurements else attempts[-1]['status'],
+    'measurements': measurements[0] if measurements else {},
+    **_epsilons(entries),
+    'attempts': attempts,
+  }
+
+
+def _attempt(entries: Sequence[Entry]) -> dict[str, Any]:
+  newest = entries[-1]
+  return {
+    'attempt': newest.attempt.attempt,
+    'status': newest.kind,
+    'charge': json.loads(to_json(newest.charge)),
+    'note': newest.note,
+    'reserved_at': entries[0].recorded_at,
+    'settled_at': None if len(entries) == 1 else newest.recorded_at,
+  }

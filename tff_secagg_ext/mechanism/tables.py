@@ -127,7 +127,8 @@ def skellam_weights(variance: Fraction) -> Weights:
   |c| = (I_{m-1} - I_m) / (K_{m-1} + K_m), and K_k increases in k: so each
   probability below m is off by at most P(m-1), absolutely. All terms are
   positive and at least 2^160 units, so that rounding m steps down to units
-  costs a relative m 2^-160 at most.
+  costs a relative m 2^-160 at most. The values are then scaled down, w_0 to
+  2^159 units or more, and rounded to units once more: (2 last + 1) 2^-159.
   The tail is Chernoff's: P(X >= k) <= exp(-(k asinh(k/mu) + mu
   - sqrt(k^2 + mu^2))), taken twice; `last` brings it to 2^-63 or less, and m is
   such that P(m-1) <= 2^-100.
@@ -148,10 +149,11 @@ def skellam_weights(variance: Fraction) -> Weights:
   for k in range(start - 1, 0, -1):
     above, value = value, above + k * doubled * value // divisor
     values.append(value)
-  values = values[: -first_cut - 1 : -1]
+  shift = value.bit_length() - UNIT_BITS
+  values = [v >> shift for v in values[: -first_cut - 1 : -1]]
   tail = 2 * math.exp(-exponent(first_cut))
   recurrence = (2 * first_cut + 1) * math.exp(-exponent(start - 1))
-  rounding = math.ldexp(start, -UNIT_BITS)
+  rounding = math.ldexp(start + 4 * first_cut, -UNIT_BITS)
   return Weights(tuple(values), tail + recurrence + rounding)
 
 
@@ -241,25 +243,25 @@ class Residual:
 def residual(law: Weights, similar: Weights) -> Residual:
   """Writes p = (1-d) q + d r, with p and q the laws of `law` and `similar`.
 
-  1 - d = min_k p_k / q_k, rounded down to units of 2^-160. Then
-  r_k = (p_k - (1-d) q_k) / d is non-negative everywhere. Rounding the N
-  thresholds of r to 63 bits moves d N 2^-63 of the mixture's mass, and rounding
-  the weights of r less than N 2^-160.
+  1 - d is min_k p_k / q_k over the outcomes of q, found in floats, made smaller
+  by 2^-49 so that their rounding cannot make it too large, and a multiple of
+  2^-60. With that number taken as exact, r_k = (p_k - (1-d) q_k) / d is
+  non-negative everywhere and computed without rounding; only its N thresholds
+  are, to 63 bits, which moves d N 2^-63 of the mixture's mass.
+
+  Args:
+    law: It must reach as far out as `similar`.
+    similar: The law that is to be drawn from with probability 1 - d.
   """
-  p_total, q_total = law.total, similar.total
-  keep = min(
-    ((p * q_total) << UNIT_BITS) // (q * p_total)
-    for p, q in zip(law.values, similar.values)
-  )
-  padded = itertools.chain(similar.values, itertools.repeat(0))
-  left = [
-    (p << UNIT_BITS) // p_total - (keep * q // q_total)
-    for p, q in zip(law.values, padded)
-  ]
-  absolute = [left[0], *(2 * max(w, 0) for w in left[1:])]
-  share = (1 << UNIT_BITS) - keep
-  odds = (share << UNIT_BITS) // keep
+  p, q = law.values, similar.values
+  ratios = np.asarray(p[: len(q)], float) / np.asarray(q, float)
+  lowest = float(ratios.min()) * (similar.total / law.total)
+  kept = math.floor(math.ldexp(lowest * (1 - 2**-49), 60))
+  p_factor, q_factor = similar.total << 60, law.total * kept
+  left = [a * p_factor - b * q_factor for a, b in zip(p, q)]
+  left.extend(a * p_factor for a in p[len(q) :])
+  absolute = [left[0], *(2 * w for w in left[1:])]
+  share = (1 << 60) - kept
   thresholds = np.asarray(_thresholds(absolute, _WORD_BITS), np.int64)
-  bound = len(absolute) * math.ldexp(share, -UNIT_BITS - _WORD_BITS)
-  bound += len(absolute) * math.ldexp(4, -UNIT_BITS)
-  return Residual(odds, thresholds, bound)
+  bound = len(p) * math.ldexp(share, -60 - _WORD_BITS)
+  return Residual((share << UNIT_BITS) // kept, thresholds, bound)

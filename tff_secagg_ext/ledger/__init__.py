@@ -12,7 +12,7 @@ from tff_secagg_ext.ledger.errors import (
   UnknownRunError,
 )
 from tff_secagg_ext.ledger.ledger import Ledger
-from tff_secagg_ext.ledger.records import Attempt, Entry
+from tff_secagg_ext.ledger.records import Attempt, Entry, measured
 from tff_secagg_ext.ledger.run import Run
 
 __all__ = [
@@ -28,4 +28,5 @@ __all__ = [
   'Run',
   'RunSettingsError',
   'UnknownRunError',
+  'measured',
 ]

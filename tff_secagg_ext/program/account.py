@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The account of one run: what each round is charged with, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import dataclasses
+import logging
+from typing import Any
+
+from tff_secagg_ext import accounting
+from tff_secagg_ext import ledger as ledger_lib
+from tff_secagg_ext.program import releases as releases_lib
+from tff_secagg_ext.program.terms import MeasurementError, Terms
+
+_logger = logging.getLogger('tff_secagg_ext')
+
+
+@dataclasses.dataclass(frozen=True)
+class Reservation:
+  """A round that is charged and may run.
+
+  Attributes:
+    attempt: Its number in the ledger.
+    clients: The number of clients that it runs with; `None` if not known.
+    claim: What is claimed of how they were chosen.
+    charge: What it was reserved at.
+  """
+
+  attempt: ledger_lib.Attempt
+  clients: int | None
+  claim: accounting.Sampling
+  charge: accounting.Round
+
+
+@dataclasses.dataclass(frozen=True)
+class Settlement:
+  """What a round that has run really cost.
+
+  Attributes:
+    charge: What happened.
+    measurements: The aggregator's measurements, public or noised.
+  """
+
+  charge: accounting.Round
+  measurements: Mapping[str, Any]
+
+
+class Account:
+  """Charges the rounds of a run: reserve, run, assess, commit, release.
+
+  Guarantees:
+
+  * A round is in the ledger before it runs, and its true cost is there before
+    it is released.
+  * A round that fails is charged all the same, as `lost`.
+  * Attempts that an earlier process left open are settled as `lost` when the
+    first round is reserved, unless they were committed before.
+  """
+
+  def __init__(self, run: ledger_lib.Run, terms: Terms):
+    self._run = run
+    self._terms = terms
+    self._own: set[ledger_lib.Attempt] = set()
+
+  @property
+  def run(self) -> ledger_lib.Run:
+    """The run in its ledger."""
+    return self._run
+
+  @property
+  def terms(self) -> Terms:
+    """What rounds are charged by."""
+    return self._terms
+
+  def reserve(
+    self, clients: int | None, claim: accounting.Sampling | None = None
+  ) -> Reservation:
+    """Charges a round before it runs.
+
+    Args:
+      clients: How many clients it will run with; `None` if that is not known.
+      claim: What is claimed of how they were chosen; `None` for what the run
+        claims of all its cohorts.
+    """
+    self._settle_abandoned()
+    if claim is None:
+      claim = self._terms.sampling
+    if not self._terms.affords(self._run.attempts + 1):
+      claim = accounting.NoSampling(claim.adjacency)
+    charge = self._terms.planned(clients, claim)
+    attempt = self._run.reserve(charge)
+    self._own.add(attempt)
+    return Reservation(attempt, clients, claim, charge)
+
+  def assess(self, reservation: Reservation, metrics: Any) -> Settlement:
+    """Returns what a round cost, from the metrics that it returned.
+
+    Raises:
+      MeasurementError: If they contradict the aggregator.
+    """
+    measured = releases_lib.find_measurements(metrics) or {}
+    charge = self._terms.happened(
+      reservation.clients, reservation.claim, measured
+    )
+    return Settlement(charge, measured)
+
+  def commit(
+    self, attempt: ledger_lib.Attempt, settlement: Settlement
+  ) -> ledger_lib.Entry:
+    """Records what a round cost. It may be released when this returns."""
+    return self._run.commit(attempt, settlement.charge, settlement.measurements)
+
+  @contextlib.contextmanager
+  def losing(self, reservation: Reservation) -> Iterator[None]:
+    """Settles the round as lost if the block raises, whatever it raises."""
+    try:
+      yield
+    except BaseException as error:
+      charge = reservation.charge
+      if isinstance(error, MeasurementError):
+        charge = accounting.Round(
+          (accounting.UnaccountedEvent((str(error),)),),
+          accounting.NoSampling(charge.sampling.adjacency),
+        )
+      self._lose(reservation.attempt, charge, type(error).__name__)
+      raise
+
+  def _settle_abandoned(self) -> None:
+    for attempt, charge in self._run.open_attempts.items():
+      if attempt not in self._own:
+        self._lose(attempt, charge, 'its process ended')
+
+  def _lose(
+    self, attempt: ledger_lib.Attempt, charge: accounting.Round, note: str
+  ) -> None:
+    try:
+      self._run.lose(attempt, charge, note)
+    except ledger_lib.LedgerError as error:
+      _logger.error(
+        'Run %r: %s could not be recorded as lost (%s). It is charged as it'
+        ' was reserved.',
+        self._run.name,
+        attempt,
+        error,
+      )

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A learning process that records what each of its rounds spends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+import dataclasses
+import inspect
+import json
+import os
+from typing import Any
+
+from tff_secagg_ext import _validate, accounting, aggregators
+from tff_secagg_ext import ledger as ledger_lib
+from tff_secagg_ext._compat import tff
+from tff_secagg_ext.program import references, terms
+from tff_secagg_ext.program import releases as releases_lib
+from tff_secagg_ext.program.account import Account, Reservation
+
+SIMULATED_SUMS = (
+  'simulated: the vectors of the clients are added in the clear, inside one'
+  ' process'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDescription:
+  """What a ledger is told about a run, besides what the recorder finds out.
+
+  Attributes:
+    name: The name of the run in the ledger.
+    population: The number of clients that could take part; `None` if it is not
+      known.
+    unit_of_privacy: Whose data one client holds.
+    secure_sums: How the vectors were summed. The server view's epsilon is true
+      where the sum was secret to the server.
+    notes: Other JSON values that must stay as they are while the run lasts,
+      such as the task and the model.
+  """
+
+  name: str
+  population: int | None = None
+  unit_of_privacy: str = 'client'
+  secure_sums: str = SIMULATED_SUMS
+  notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self) -> None:
+    if self.population is not None:
+      _validate.check_int(self.population, 'population', minimum=1)
+
+
+class PrivacyRecorder(tff.learning.templates.LearningProcess):
+  """A `tff.learning.templates.LearningProcess` with its rounds in a ledger.
+
+  ```python
+  process = tff.learning.algorithms.build_unweighted_fed_avg(
+    model_fn, client_optimizer_fn, model_aggregator=aggregator,
+    metrics_aggregator=tff_secagg_ext.no_client_metrics)
+  process = tff_secagg_ext.PrivacyRecorder(
+    process, aggregator, ledger='runs.db', run='mine',
+    sampling=accounting.NoSampling(), delta=1e-5)
+  state = process.initialize()
+  output = process.next(state, client_data)  # as before
+  ```
+
+  Guarantees:
+
+  * `initialize`, `next`, `get_model_weights` and the other computations have
+    the types that those of the wrapped process have.
+  * A round is charged in the ledger before it runs. Its true cost is on the
+    disk before anything of it can be read: in TFF's program contexts, where
+    `next` returns references, each reference waits for that.
+  * A round that raises, or is interrupted, is charged and recorded as lost. If
+    its cost cannot be recorded, nothing of it is returned.
+  * Whatever leaves the clients besides the noised sum makes epsilon infinite,
+    and is named: it is found in the compiled computation, not in what the
+    user says.
+  * No more is claimed of a cohort than its size supports; `terms.Terms` lists
+    the cases.
+
+  A round is one call of `next`, also if the caller throws its result away.
+  """
+
+  def __init__(
+    self,
+    process: tff.learning.templates.LearningProcess,
+    aggregator: aggregators.DdpSecureAggregationFactory,
+    *,
+    ledger: ledger_lib.Ledger | str | os.PathLike[str],
+    run: RunDescription | str,
+    sampling: accounting.Sampling,
+    delta: float,
+  ):
+    """Opens the run, new or with the same settings, and wraps `process`.
+
+    Args:
+      process: Any learning process.
+      aggregator: The factory that `process` was built with.
+      ledger: An open ledger, or where it is: a path or an SQLAlchemy URL.
+      run: The name of the run, or a description of it.
+      sampling: What is claimed of how cohorts are chosen. `NoSampling()` is
+        always true. `PoissonSampling` needs an aggregator for cohorts
+        'poisson'.
+      delta: At which delta epsilon is told, in (0, 1). A hundredth of it pays
+        for Poisson cohorts out of their bounds.
+
+    Raises:
+      TypeError: If an argument is of the wrong kind.
+      ValueError: If `sampling` and `aggregator` contradict each other.
+      ledger.LedgerError: If the ledger or the run cannot be opened; see
+        `Ledger.open` and `Ledger.open_run`.
+    """
+    _check_kinds(process, aggregator, sampling)
+    delta = _validate.check_float(
+      delta, 'delta', minimum=0.0, maximum=1.0, exclusive=True
+    )
+    if isinstance(run, str):
+      run = RunDescription(run)
+    releases = releases_lib.of_process(process)
+    poisson = isinstance(sampling, accounting.PoissonSampling)
+    failures = terms.COHORTS_SHARE_OF_DELTA * delta if poisson else 0.0
+    agreed = terms.Terms(
+      aggregator, releases, sampling, run.population, failures
+    )
+    if not isinstance(ledger, ledger_lib.Ledger):
+      ledger = ledger_lib.Ledger.open(ledger)
+    self._account = Account(
+      ledger.open_run(
+        run.name,
+        _settings(agreed, run),
+        delta=delta,
+        failure_probability=failures,
+      ),
+      agreed,
+    )
+    self._process = process
+    super().__init__(
+      process.initialize,
+      _RecordedNext(process.next, self._account),
+      process.get_model_weights,
+      process.set_model_weights,
+      get_hparams_fn=process.get_hparams,
+      set_hparams_fn=process.set_hparams,
+    )
+
+  @property
+  def account(self) -> Account:
+    """What the rounds are charged with."""
+    return self._account
+
+  @property
+  def process(self) -> tff.learning.templates.LearningProcess:
+    """The wrapped process, of which nothing is recorded."""
+    return self._process
+
+
+class _RecordedNext(tff.Computation):
+  """A computation of which each invocation is charged and recorded."""
+
+  def __init__(self, computation: tff.Computation, account: Account):
+    self._computation = computation
+    self._account = account
+
+  @property
+  def type_signature(self) -> tff.FunctionType:
+    """The type of the wrapped computation."""
+    return self._computation.type_signature
+
+  def __hash__(self) -> int:
+    return hash((type(self), self._computation))
+
+  def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    if any(isinstance(a, tff.Value) for a in (*args, *kwargs.values())):
+      raise TypeError(
+        'A recorded `next` cannot become part of another computation: its'
+        ' rounds would run unrecorded. Compose the process first, and wrap'
+        ' the result in a PrivacyRecorder.'
+      )
+    reservation = self._account.reserve(self._clients(args, kwargs))
+    with self._account.losing(reservation):
+      output = self._computation(*args, **kwargs)
+      if inspect.isawaitable(output):
+        return self._finish(reservation, output)
+      if references.has_references(output):
+        return self._hold(reservation, output)
+      settlement = self._account.assess(reservation, output.metrics)
+    self._account.commit(reservation.attempt, settlement)
+    return output
+
+  async def _finish(self, reservation: Reservation, output: Any) -> Any:
+    """Awaits the output of an asynchronous context, and commits the round."""
+    with self._account.losing(reservation):
+      output = await output
+      settlement = self._account.assess(reservation, output.metrics)
+    self._account.commit(reservation.attempt, settlement)
+    return output
+
+  def _hold(self, reservation: Reservation, output: Any) -> Any:
+    """Returns references that wait until the round is committed."""
+
+    async def settle() -> None:
+      with self._account.losing(reservation):
+        metrics = await tff.program.materialize_value(output.metrics)
+        settlement = self._account.assess(reservation, metrics)
+      self._account.commit(reservation.attempt, settlement)
+
+    commit = asyncio.get_running_loop().create_task(settle())
+    return references.hold(output, commit)
+
+  def _clients(
+    self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+  ) -> int | None:
+    """Returns the number of clients, `None` if the data do not tell it."""
+    parameter = self.type_signature.parameter
+    names = [name for name, _ in tff.structure.iter_elements(parameter)]
+    data = args[1] if len(args) > 1 else kwargs.get(names[1])
+    return len(data) if isinstance(data, (list, tuple)) else None
+
+
+def _settings(agreed: terms.Terms, run: RunDescription) -> dict[str, Any]:
+  return {
+    'aggregator': agreed.aggregator.settings,
+    'dimension': agreed.releases.dimension,
+    'unaccounted': list(agreed.releases.unaccounted),
+    'sampling': json.loads(accounting.to_json(agreed.sampling)),
+    'population': run.population,
+    'unit_of_privacy': run.unit_of_privacy,
+    'secure_sums': run.secure_sums,
+    'notes': dict(run.notes),
+  }
+
+
+def _check_kinds(process: object, aggregator: object, sampling: object) -> None:
+  for value, name, kinds in (
+    (process, 'process', (tff.learning.templates.LearningProcess,)),
+    (aggregator, 'aggregator', (aggregators.DdpSecureAggregationFactory,)),
+    (
+      sampling,
+      'sampling',
+      (
+        accounting.NoSampling,
+        accounting.PoissonSampling,
+        accounting.FixedSizeSampling,
+      ),
+    ),
+  ):
+    if not isinstance(value, kinds):
+      expected = ' or '.join(kind.__name__ for kind in kinds)
+      raise TypeError(f'`{name}` must be a {expected}. Found {value!r}.')

@@ -146,14 +146,14 @@ class Accountant:
     """
     rounds = list(self._priced.values())
     total = _sum((r.release, r.count) for r in rounds)
-    plain = _unamplified(total, self.delta)
-    if total.reasons or total.divergences is not None:
-      return plain
-    if all(r.profile is None or r.profile.q == 1.0 for r in rounds):
-      return plain
-    delta = self.delta * math.exp(-total.slack)
-    value = self._composition.epsilon(delta) + total.slack if delta else math.inf
-    return plain if plain.value <= value else Epsilon(value)
+    plain = total.reasons or total.divergences is not None
+    if plain or all(r.profile is None or r.profile.q == 1.0 for r in rounds):
+      return _unamplified(total, self.delta)
+    left = self.delta * math.exp(-total.slack)
+    value = self._composition.epsilon(left) if left > 0.0 else math.inf
+    if math.isinf(value):
+      return _unamplified(total, self.delta)
+    return Epsilon(value + total.slack)
 
   def server(self, max_participations: int | None = None) -> Epsilon:
     """Returns the epsilon towards the server, which knows who took part.

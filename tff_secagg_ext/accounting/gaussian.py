@@ -10,6 +10,7 @@ import numpy as np
 from tff_secagg_ext.accounting import profiles
 
 _RELATIVE_ERROR = 1e-12
+_POINTS = 513
 
 
 def epsilon(ratio: float, delta: float) -> float:
@@ -30,19 +31,14 @@ def epsilon(ratio: float, delta: float) -> float:
   if delta <= 0.0:
     return math.inf
 
-  def excess(value: float) -> float:
-    return float(profiles.gaussian(ratio, np.asarray(value))) - delta
-
-  if excess(0.0) <= 0.0:
+  if profiles.gaussian(ratio, np.zeros(1))[0] <= delta:
     return 0.0
   # H_a is below P(loss > epsilon) <= exp(-(epsilon/m - m/2)^2 / 2).
   low, high = 0.0, ratio**2 / 2.0 + ratio * math.sqrt(-2.0 * math.log(delta))
   while high - low > _RELATIVE_ERROR * high:
-    middle = (low + high) / 2.0
-    if middle in (low, high):
-      break
-    if excess(middle) > 0.0:
-      low = middle
-    else:
-      high = middle
+    points = np.linspace(low, high, _POINTS)
+    # The profile falls; its last point is not above delta, up to rounding.
+    over = np.flatnonzero(profiles.gaussian(ratio, points[:-1]) > delta)
+    index = int(over[-1]) if over.size else 0
+    low, high = float(points[index]), float(points[index + 1])
   return high

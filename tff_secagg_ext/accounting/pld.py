@@ -31,7 +31,8 @@ ComplexArray = npt.NDArray[np.complex128]
 _ACCURACY = 4e-4
 # The part of delta that tails beyond the grid may take.
 _TAIL_SHARE = 1e-5
-_BASE_POINTS = 2048
+# Below this epsilon, in nats, the accuracy is absolute.
+_LEAST = 1e-4
 _MAX_SIZE = 2**22
 # Orders of the cumulants, in 1/nats.
 _ORDERS: FloatArray = 2.0 ** np.arange(-9.0, 19.0, 0.5)
@@ -46,51 +47,59 @@ class Grid:
   size: int
 
 
+def connect_dots(excess: FloatArray, gaps: FloatArray) -> FloatArray:
+  """Returns the masses of the pessimistic Connect-the-Dots distribution.
+
+  The rule is linear in the profile and gives [1 - a]_+ a unit mass at loss 0.
+  Only the rest is differenced here, so that nothing cancels, and the caller
+  adds the unit mass.
+
+  Args:
+    excess: Profile less [1 - a]_+ at increasing losses, shape [n].
+    gaps: Differences of the losses, shape [n - 1].
+  """
+  differences = np.diff(np.concatenate([[0.0], excess, excess[-1:]]))
+  ends = np.concatenate([[math.inf], gaps, [math.inf]])
+  left = differences[:-1] / np.expm1(-ends[:-1])
+  with np.errstate(over='ignore'):
+    return left + differences[1:] / np.expm1(ends[1:])
+
+
 def discretize(
     profile: profiles.Profile, reverse: bool, step: float
 ) -> tuple[int, FloatArray, float]:
-  """Returns the pessimistic Connect-the-Dots distribution of a round's loss.
+  """Returns a round's loss on the multiples of `step`.
 
   Guarantees:
-    - its hockey-stick divergence is that of the profile at the multiples of
-      `step` within its reach, and at least that everywhere.
+    - its hockey-stick divergence is that of the profile at the grid's points,
+      and at least that everywhere.
 
   Returns:
     The first grid point in steps, the probabilities from there on, and the
     probability of an infinite loss.
   """
-  above, below = profile.reach(reverse)
-  first, last = -math.ceil(below / step), math.ceil(above / step)
+  losses = profile.losses(reverse)
+  first = math.floor(losses[0] / step)
+  last = math.ceil(losses[-1] / step)
   excess = profile.excess(np.arange(first, last + 1) * step, reverse)
-  # Connect-the-Dots is linear in the profile and gives [1 - a]_+ a unit mass
-  # at loss 0. Only the rest is differenced, so that nothing cancels.
-  padded = np.concatenate([[0.0], excess, excess[-1:]])
-  steps = np.diff(padded)
-  masses = (steps[1:] - math.exp(step) * steps[:-1]) / math.expm1(step)
+  masses = connect_dots(excess, np.full(last - first, step))
   masses[-first] += 1.0
   return first, np.maximum(masses, 0.0), float(excess[-1])
 
 
-def _base_step(profile: profiles.Profile) -> float:
-  reach = sum(profile.reach(False))
-  return float(2.0 ** math.floor(math.log2(reach / _BASE_POINTS)))
-
-
 @functools.lru_cache(maxsize=4096)
 def _cumulants(profile: profiles.Profile) -> FloatArray:
-  """Returns ln E e^(order * loss) for both directions, on the base grid.
+  """Returns bounds on ln E e^(order * loss), for both directions.
 
-  Steps are powers of two, so that a finer grid holds the base grid's points,
-  its distribution is dominated by the base grid's, and these are upper bounds
-  for it too.
+  They are those of a distribution that dominates the pair, since it connects
+  dots too: few, but close together where the pair's mass is.
   """
-  step = _base_step(profile)
   rows = []
   for reverse in _DIRECTIONS:
-    first, masses, _ = discretize(profile, reverse, step)
-    kept = np.flatnonzero(masses)
-    losses = (first + kept) * step
-    exponents = np.outer(_ORDERS, losses) + np.log(masses[kept])
+    losses = profile.losses(reverse)
+    masses = connect_dots(profile.excess(losses, reverse), np.diff(losses))
+    masses = np.maximum(masses + (losses == 0.0), 1e-300)
+    exponents = np.outer(_ORDERS, losses) + np.log(masses)
     rows.append(special.logsumexp(exponents, axis=1))
   return np.asarray(rows)
 
@@ -111,13 +120,22 @@ def _transforms(
   return np.asarray(rows), np.asarray(finite)
 
 
-def _power(base: ComplexArray, exponent: int) -> ComplexArray:
-  result = base
-  for bit in bin(exponent)[3:]:
-    result = result * result
-    if bit == '1':
-      result = result * base
-  return result
+@functools.lru_cache(maxsize=64)
+def _power(
+    profile: profiles.Profile, grid: Grid, exponent: int
+) -> ComplexArray:
+  """Returns the transforms of `exponent` rounds.
+
+  The rounding errors depend on the exponent alone, not on what is cached.
+  """
+  last = exponent & -exponent
+  if last != exponent:
+    rest = _power(profile, grid, exponent - last)
+    return np.asarray(rest * _power(profile, grid, last))
+  if exponent == 1:
+    return _transforms(profile, grid)[0]
+  half = _power(profile, grid, exponent // 2)
+  return half * half
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +164,11 @@ class Composition:
     runs: Profiles with the number of consecutive rounds that had them.
     rounds: The number of rounds.
     settled: Sum of the cumulants of all runs but the last, both directions.
-    finest: The least base step of any run, in nats.
   """
 
   runs: tuple[tuple[profiles.Profile, int], ...] = ()
   rounds: int = 0
   settled: FloatArray | float = 0.0
-  finest: float = math.inf
   # The product of all runs but the last, for the grid that was used last.
   cache: list[_Product] = dataclasses.field(default_factory=list, repr=False)
 
@@ -166,7 +182,6 @@ class Composition:
         runs=self.runs + ((profile, count),),
         rounds=rounds,
         settled=self._cumulants() if self.runs else 0.0,
-        finest=min(self.finest, _base_step(profile)),
         cache=list(self.cache),
     )
 
@@ -177,73 +192,102 @@ class Composition:
     """
     if not self.runs:
       return 0.0
-    cumulants = self._cumulants()
-    grid = self._grid(cumulants, delta)
-    if grid.size > _MAX_SIZE:
-      return math.inf
-    product = self._product(grid)
-    tops = _tail_bounds(cumulants, delta * _TAIL_SHARE)
-    values = []
-    for row in range(len(_DIRECTIONS)):
-      infinite = -math.expm1(product.finite[row])
-      values.append(
-          _solve(
-              fft.irfft(product.transforms[row], grid.size),
-              grid,
-              math.ceil(tops[row] / grid.step),
-              delta * (1.0 - _TAIL_SHARE) - infinite,
-          )
+    bounds = (self._cumulants() - math.log(delta)) / _ORDERS
+    row = int(np.argmax(bounds.min(axis=1)))
+    best = int(np.argmin(bounds[row]))
+    step = _step(float(bounds[row, best]), _ORDERS[best], self.rounds)
+    value, used = math.inf, []
+    while True:
+      grid, tops = self._grid(step, delta)
+      if grid.size > _MAX_SIZE:
+        break
+      prefix, product = self._products(grid)
+      used.append(prefix)
+      value, slope = max(
+          self._solve_direction(product, tops, delta, row)
+          for row in range(len(_DIRECTIONS))
       )
-    return max(values)
+      # The moments of rare large losses can hide how fast delta falls.
+      finer = _step(value, slope, self.rounds)
+      if finer >= step:
+        break
+      step = finer
+    self.cache[:] = used
+    return value
+
+  def _solve_direction(
+      self, product: _Product, tops: FloatArray, delta: float, row: int
+  ) -> tuple[float, float]:
+    grid = product.grid
+    infinite = -math.expm1(product.finite[row])
+    budget = delta * (1.0 - _TAIL_SHARE) - infinite
+    masses = fft.irfft(product.transforms[row], grid.size)
+    return _solve(masses, grid, math.ceil(tops[row] / grid.step), budget)
 
   def _cumulants(self) -> FloatArray:
     profile, count = self.runs[-1]
     return np.asarray(self.settled + count * _cumulants(profile))
 
-  def _grid(self, cumulants: FloatArray, delta: float) -> Grid:
-    """Chooses the grid; docs/accounting.md derives the step."""
-    bounds = (cumulants - math.log(delta)) / _ORDERS
-    row = int(np.argmax(bounds.min(axis=1)))
-    best = int(np.argmin(bounds[row]))
-    square = 8.0 * _ACCURACY * bounds[row, best] / (1.0 + _ORDERS[best])
-    exponent = math.floor(0.5 * math.log2(square / self.rounds))
-    step = min(2.0**exponent, self.finest)
-    tops = _tail_bounds(cumulants, delta * _TAIL_SHARE)
-    tail = math.log(delta * _TAIL_SHARE)
-    bottoms = ((cumulants[::-1] - tail) / (1.0 + _ORDERS)).min(axis=1)
-    width = float(np.max(tops + bottoms)) / step + 2.0
-    return Grid(step=step, size=2 ** math.ceil(math.log2(max(width, 64.0))))
+  def _grid(self, step: float, delta: float) -> tuple[Grid, FloatArray]:
+    """Returns a grid for the step, and the losses that the tails start at.
 
-  def _product(self, grid: Grid) -> _Product:
+    Both directions pass them with probability at most _TAIL_SHARE of delta
+    (Chernoff). The cumulants of a grid exceed a round's by at most
+    order (1 + order) step^2 / 8 (docs/accounting.md, discretisation).
+    """
+    slack = self.rounds * step**2 / 8.0 * _ORDERS * (1.0 + _ORDERS)
+    cumulants = self._cumulants() + slack
+    tail = math.log(delta * _TAIL_SHARE)
+    tops = ((cumulants - tail) / _ORDERS).min(axis=1)
+    bottoms = ((cumulants[::-1] - tail) / (1.0 + _ORDERS)).min(axis=1)
+    points = max(float(np.max(tops + bottoms)) / step + 2.0, 64.0)
+    return Grid(step=step, size=2 ** math.ceil(math.log2(points))), tops
+
+  def _products(self, grid: Grid) -> tuple[_Product, _Product]:
+    """Returns the products of all runs but the last, and of all."""
     done = next((p for p in self.cache if p.grid == grid), None)
     if done is None:
       size = grid.size // 2 + 1
       done = _Product(grid, 0, np.ones((2, size), complex), np.zeros(2))
     for profile, count in self.runs[done.length : -1]:
       done = _extended(done, profile, count)
-    self.cache[:] = [done]
-    return _extended(done, *self.runs[-1])
+    return done, _extended(done, *self.runs[-1])
 
 
 def _extended(
     product: _Product, profile: profiles.Profile, count: int
 ) -> _Product:
-  transforms, finite = _transforms(profile, product.grid)
+  grid = product.grid
   return _Product(
-      grid=product.grid,
+      grid=grid,
       length=product.length + 1,
-      transforms=product.transforms * _power(transforms, count),
-      finite=product.finite + count * finite,
+      transforms=product.transforms * _power(profile, grid, count),
+      finite=product.finite + count * _transforms(profile, grid)[1],
   )
 
 
-def _tail_bounds(cumulants: FloatArray, tail: float) -> FloatArray:
-  """Returns the losses passed with probability at most `tail` (Chernoff)."""
-  return np.asarray(((cumulants - math.log(tail)) / _ORDERS).min(axis=1))
+def _step(epsilon: float, slope: float, rounds: int) -> float:
+  """Returns the step that moves epsilon by about _ACCURACY of itself.
+
+  A power of two, so that it rarely changes as a run goes on.
+
+  Args:
+    epsilon: What is to be accurate, in nats.
+    slope: -d ln delta / d epsilon there.
+    rounds: The number of rounds.
+  """
+  if not math.isfinite(epsilon):
+    return math.inf
+  square = 8.0 * _ACCURACY * max(epsilon, _LEAST) / (rounds * (1.0 + slope))
+  return float(2.0 ** math.floor(0.5 * math.log2(square)))
 
 
-def _solve(masses: FloatArray, grid: Grid, top: int, budget: float) -> float:
-  """Returns the epsilon at which the composed divergence falls to `budget`.
+def _solve(
+    masses: FloatArray, grid: Grid, top: int, budget: float
+) -> tuple[float, float]:
+  """Returns the epsilon where the composed divergence falls to `budget`.
+
+  Also returns -d ln delta / d epsilon there.
 
   Args:
     masses: Probabilities of the losses, in nats `grid.step` times their index
@@ -254,25 +298,24 @@ def _solve(masses: FloatArray, grid: Grid, top: int, budget: float) -> float:
   """
   # Probabilities are not negative: what is below 0 measures rounding errors.
   budget -= 4.0 * float(-np.minimum(masses, 0.0).sum())
-  if budget <= 0.0:
-    return math.inf
-  if top <= 0:
-    return 0.0
   start = max(0, top + 1 - grid.size)
-  window = masses[np.arange(start, top + 1) % grid.size]
+  window = np.roll(masses, -start % grid.size)[: top + 1 - start]
   above = np.cumsum(window[::-1])[::-1]
-  if above[-1] > budget:
-    return math.inf
+  if budget <= 0.0 or (above.size and above[-1] > budget):
+    return math.inf, 0.0
+  if not above.size:
+    return 0.0, 0.0
   centre = int(np.argmax(above <= budget))
   # Epsilon is in the 600 nats below the centre, which do not overflow.
   lowest = max(0, centre - int(600.0 / grid.step))
   window, above = window[lowest:], above[lowest:]
   offsets = (np.arange(window.size) + lowest - centre) * grid.step
   below = np.cumsum((window * np.exp(-offsets))[::-1])[::-1]
-  divergences = above - np.exp(np.minimum(offsets, 0.0)) * below
-  index = int(np.argmax(divergences <= budget))
-  if index == 0:
-    return (start + lowest) * grid.step
+  below *= np.exp(np.minimum(offsets, 0.0))
+  index = int(np.argmax(above - below <= budget))
   loss = (start + lowest + index) * grid.step
-  fraction = math.log((above[index] - budget) / below[index]) - offsets[index]
-  return loss + min(max(fraction, -grid.step), 0.0)
+  if index == 0:
+    return loss, 0.0
+  # Between grid points the divergence is linear in e^epsilon.
+  shift = math.log((above[index] - budget) / below[index])
+  return loss + min(max(shift, -grid.step), 0.0), below[index] / budget

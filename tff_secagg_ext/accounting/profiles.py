@@ -21,7 +21,7 @@ zero-out. Under substitution it is 'poisson' with the doubled sensitivity.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
 
@@ -34,6 +34,7 @@ FloatArray = npt.NDArray[np.float64]
 # How many standard deviations of the noise the finite losses cover. What lies
 # beyond is counted as an infinite loss: 7.6e-24 a round.
 _REACH = 10.0
+_POINTS = 400
 
 
 def _mills(t: FloatArray) -> FloatArray:
@@ -63,14 +64,15 @@ def gaussian(m: float, epsilon: FloatArray) -> FloatArray:
 
 
 def _log_odds(q: float, epsilon: FloatArray) -> FloatArray:
-  """ln(1 + (e^epsilon - 1)/q), -infinity where that is not positive."""
-  small = np.minimum(epsilon, 1.0)
-  inner = np.maximum(np.expm1(small) / q, -1.0)
+  """Returns ln(1 + (e^epsilon - 1)/q), -infinity where there is none."""
+  near = np.clip(epsilon, -0.5, 0.5)
+  cut = np.maximum(epsilon, math.log1p(-q) if q < 1.0 else -math.inf)
   with np.errstate(divide='ignore'):
-    low = np.log1p(inner)
-  large = np.maximum(epsilon, 1.0)
-  high = large + np.log1p(-(1.0 - q) * np.exp(-large)) - math.log(q)
-  return np.where(epsilon > 1.0, high, low)
+    low = np.log1p(np.maximum(np.expm1(near) / q, -1.0))
+    # Far from 0, where the sum would cancel: (e^epsilon - (1 - q)) / q.
+    rest = np.maximum(-(1.0 - q) * np.exp(-cut), -1.0) if q < 1.0 else 0.0
+    high = cut + np.log1p(rest) - math.log(q)
+  return np.where(np.abs(epsilon) > 0.5, high, low)
 
 
 def poisson_present(m: float, q: float, epsilon: FloatArray) -> FloatArray:
@@ -117,31 +119,40 @@ def fixed_present(m: float, q: float, epsilon: FloatArray) -> FloatArray:
   return q * np.maximum(np.where(t > 0.0, tail, bulk), 0.0)
 
 
-def _log_mix(q: float, exponent: float) -> float:
+def _log_mix(q: float, exponent: FloatArray) -> FloatArray:
   """ln(1 - q + q e^exponent)."""
   rest = math.log1p(-q) if q < 1.0 else -math.inf
-  return float(np.logaddexp(rest, math.log(q) + exponent))
+  return np.asarray(np.logaddexp(rest, math.log(q) + exponent))
 
 
-def _poisson_reach(m: float, q: float) -> tuple[float, float]:
-  spread = _REACH * m
-  present = _log_mix(q, m * m / 2.0 + spread)
-  absent = -_log_mix(q, -m * m / 2.0 - spread)
-  return present, absent
+def _points(distance: float) -> FloatArray:
+  return np.linspace(0.0, distance + _REACH, _POINTS + 1)[1:]
 
 
-def _fixed_reach(m: float, q: float) -> tuple[float, float]:
-  x = 2.0 * m + _REACH
+def _poisson_present_losses(m: float, q: float) -> FloatArray:
+  # At x = m/2 + t the exponent m x - m^2/2 is m t.
+  return _log_mix(q, m * _points(m / 2.0))
+
+
+def _poisson_absent_losses(m: float, q: float) -> FloatArray:
+  return -_log_mix(q, -m * _points(m / 2.0))
+
+
+def _fixed_present_losses(m: float, q: float) -> FloatArray:
+  x = 1.5 * m + _points(m / 2.0)
   numerator = _log_mix(q, 2.0 * m * x - 2.0 * m * m)
-  present = numerator - _log_mix(q, m * x - m * m / 2.0)
-  return present, _poisson_reach(m, q)[0]
+  return numerator - _log_mix(q, m * x - m * m / 2.0)
 
 
 _Tail = Callable[[float, float, FloatArray], FloatArray]
-_Reach = Callable[[float, float], tuple[float, float]]
-_TABLE: dict[str, tuple[_Tail, _Tail, _Reach]] = {
-    'poisson': (poisson_present, poisson_absent, _poisson_reach),
-    'fixed': (fixed_present, poisson_present, _fixed_reach),
+_Losses = Callable[[float, float], FloatArray]
+_POISSON = (
+    (poisson_present, _poisson_present_losses),
+    (poisson_absent, _poisson_absent_losses),
+)
+_TABLE: Mapping[str, tuple[tuple[_Tail, _Losses], ...]] = {
+    'poisson': _POISSON,
+    'fixed': ((fixed_present, _fixed_present_losses), _POISSON[0]),
 }
 
 
@@ -159,15 +170,15 @@ class Profile:
   m: float
   q: float
 
-  def reversed_pair(self, reverse: bool) -> tuple[_Tail, _Tail]:
-    """Returns the profiles for epsilon >= 0, of the pair and its reverse."""
-    present, absent, _ = _TABLE[self.kind]
-    return (absent, present) if reverse else (present, absent)
+  def losses(self, reverse: bool) -> FloatArray:
+    """Returns losses that cover the pair's, increasing, 0 among them.
 
-  def reach(self, reverse: bool) -> tuple[float, float]:
-    """Returns how far losses reach, above and below 0, both positive."""
-    present, absent = _TABLE[self.kind][2](self.m, self.q)
-    return (absent, present) if reverse else (present, absent)
+    They are the losses at evenly spaced outcomes, and dense where the pair's
+    mass is. What is beyond the last has a probability below 1e-23.
+    """
+    (_, above), (_, below) = self._sides(reverse)
+    up, down = above(self.m, self.q), below(self.m, self.q)
+    return np.unique(np.concatenate([-down, [0.0], up]))
 
   def excess(self, epsilon: FloatArray, reverse: bool) -> FloatArray:
     """Returns H_a(P, Q) - [1 - a]_+ at a = e^epsilon, for any real epsilon.
@@ -179,9 +190,15 @@ class Profile:
       epsilon: Any shape, in nats.
       reverse: False for P present and Q zeroed, True for the converse.
     """
-    above, below = self.reversed_pair(reverse)
+    (above, _), (below, _) = self._sides(reverse)
     up = above(self.m, self.q, np.maximum(epsilon, 0.0))
     down = below(self.m, self.q, np.maximum(-epsilon, 0.0))
     return np.where(
         epsilon >= 0.0, up, np.exp(np.minimum(epsilon, 0.0)) * down
     )
+
+  def _sides(
+      self, reverse: bool
+  ) -> tuple[tuple[_Tail, _Losses], tuple[_Tail, _Losses]]:
+    present, absent = _TABLE[self.kind]
+    return (absent, present) if reverse else (present, absent)

@@ -28,8 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.mechanism import random
-from tff_secagg_ext.mechanism import tables
+from tff_secagg_ext.mechanism import random, tables
 
 MIN_STDDEV = 0.5
 MAX_STDDEV = 1e5
@@ -53,7 +52,7 @@ def _search(thresholds: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
   step = (thresholds.shape[0] + 1) // 2
   while step:
     t = tf.gather(thresholds, position + (step - 1))
-    less, equal = t < u, t == u
+    less, equal = tf.less(t, u), tf.equal(t, u)
     last = less[:, 2] | equal[:, 2]
     passed = less[:, 0] | equal[:, 0] & (less[:, 1] | equal[:, 1] & last)
     position += tf.cast(passed, tf.int64) * step
@@ -157,7 +156,7 @@ class Sampler:
   ) -> tf.Tensor:
     """Replaces the draws where X_0 has its last outcome, by the residual."""
     assert self.residual is not None
-    rare = tf.where(positions == self.table.starts[1])
+    rare = tf.where(tf.equal(positions, self.table.starts[1]))
     words = stream.words(2 * tf.size(rare, tf.int64), index, _RESIDUAL)
     u = _int64_words(words)
     size = tf.searchsorted(
@@ -249,7 +248,7 @@ def discrete_gaussian(stddev: float) -> Sampler:
 
 @functools.lru_cache(maxsize=16)
 def skellam(stddev: float) -> Sampler:
-  """Returns a sampler of the symmetric Skellam law of variance stddev^2 [AKL21].
+  """Returns a sampler of the Skellam law of variance stddev^2 [AKL21].
 
   That is the difference of two Poisson draws of mean stddev^2 / 2 each. Up to a
   `stddev` of 512 it is one table. Above, the law is so close to the discrete

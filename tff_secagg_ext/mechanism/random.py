@@ -54,9 +54,9 @@ def fresh_key() -> tf.Tensor:
   dashes = tf.gather(chars, [8, 13, 18, 23], axis=1)
   sound = (
     tf.reduce_all(decimal | letter)
-    & tf.reduce_all(dashes == ord('-'))
-    & tf.reduce_all(chars[:, 14] == ord('4'))
-    & (tf.size(tf.unique(lines)[0]) == _LINES)
+    & tf.reduce_all(tf.equal(dashes, ord('-')))
+    & tf.reduce_all(tf.equal(chars[:, 14], ord('4')))
+    & tf.equal(tf.size(tf.unique(lines)[0]), _LINES)
   )
   message = f'{_SOURCE} must give {_LINES} different version 4 UUIDs.'
   with tf.control_dependencies([tf.debugging.Assert(sound, [message])]):
@@ -87,7 +87,7 @@ def _quarter_rounds(
 def _double_round(
   a: tf.Tensor, b: tf.Tensor, c: tf.Tensor, d: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-  """Column rounds, then diagonal rounds, as RFC 8439 section 2.3 orders them."""
+  """Column rounds, then diagonal rounds, as in RFC 8439 section 2.3."""
   a, b, c, d = _quarter_rounds(a, b, c, d)
   b, c, d = tf.roll(b, -1, 0), tf.roll(c, -2, 0), tf.roll(d, -3, 0)
   a, b, c, d = _quarter_rounds(a, b, c, d)
@@ -116,7 +116,9 @@ def _blocks(
     (0, start),
     parallel_iterations=1,
   )
-  return tf.transpose(tf.concat([s + e for s, e in zip(start, end)], 0))
+  return tf.transpose(
+    tf.concat([s + e for s, e in zip(start, end, strict=True)], 0)
+  )
 
 
 def keystream(

@@ -21,6 +21,7 @@ import itertools
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 HEAD_BITS = 16
 _WORD_BITS = 63
@@ -186,8 +187,8 @@ class Table:
     tv_bound: TV distance from the laws of the weights, summed over the laws.
   """
 
-  guide: np.ndarray
-  thresholds: np.ndarray
+  guide: npt.NDArray[np.int16]
+  thresholds: npt.NDArray[np.int64]
   starts: tuple[int, ...]
   tv_bound: float
 
@@ -236,7 +237,7 @@ class Residual:
   """
 
   odds: int
-  thresholds: np.ndarray
+  thresholds: npt.NDArray[np.int64]
   tv_bound: float
 
 
@@ -258,7 +259,7 @@ def residual(law: Weights, similar: Weights) -> Residual:
   lowest = float(ratios.min()) * (similar.total / law.total)
   kept = math.floor(math.ldexp(lowest * (1 - 2**-49), 60))
   p_factor, q_factor = similar.total << 60, law.total * kept
-  left = [a * p_factor - b * q_factor for a, b in zip(p, q)]
+  left = [a * p_factor - b * q_factor for a, b in zip(p, q, strict=False)]
   left.extend(a * p_factor for a in p[len(q) :])
   absolute = [left[0], *(2 * w for w in left[1:])]
   share = (1 << 60) - kept

@@ -18,14 +18,12 @@ import tensorflow as tf
 from tff_secagg_ext import _compat
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.accounting import events
-from tff_secagg_ext.mechanism import calibration
-from tff_secagg_ext.mechanism import encoding
-from tff_secagg_ext.mechanism import rotation
+from tff_secagg_ext.mechanism import calibration, encoding, rotation, stage
 from tff_secagg_ext.mechanism import round as round_lib
 from tff_secagg_ext.mechanism import spec as spec_lib
-from tff_secagg_ext.mechanism import stage
 
 AdaptiveClipping = spec_lib.AdaptiveClipping
+DEFAULT_CLIPPING = AdaptiveClipping()
 
 _logger = logging.getLogger('tff_secagg_ext')
 
@@ -44,7 +42,7 @@ def ddp_secure_aggregator(
   rotation_type: str = 'hd',
   *,
   mechanism: str = 'distributed_dgauss',
-  clipping: AdaptiveClipping | float = AdaptiveClipping(),
+  clipping: AdaptiveClipping | float = DEFAULT_CLIPPING,
   cohorts: str = 'fixed',
   max_contributors: int | None = None,
   min_contributors: int | None = None,
@@ -268,18 +266,18 @@ def _process(
   graph: round_lib.Round, value_type: tff.Type
 ) -> tff.templates.AggregationProcess:
   """Wraps the three functions of a round as federated computations."""
-  initial_state = tff.tf_computation(graph.initial_state)
+  initial_state = tff.tensorflow.computation(graph.initial_state)
   state_type = initial_state.type_signature.result
 
   @tff.federated_computation
   def initialize():
     return tff.federated_eval(initial_state, tff.SERVER)
 
-  @tff.tf_computation(state_type, value_type)
+  @tff.tensorflow.computation(state_type, value_type)
   def encode(state, value):
     return graph.encode(state, _flatten(value))
 
-  @tff.tf_computation(state_type, encode.type_signature.result)
+  @tff.tensorflow.computation(state_type, encode.type_signature.result)
   def decode(state, total):
     next_state, mean, measurements = graph.decode(state, total)
     return next_state, _restore(mean, value_type), measurements

@@ -13,27 +13,27 @@ from tff_secagg_ext.mechanism import calibration
 
 
 @given(
-    noise_multiplier=st.floats(0.1, 20),
-    clients=st.integers(2, 1000),
-    bits=st.integers(16, 30),
-    log2_dimension=st.integers(1, 22),
-    colluders=st.integers(0, 1),
+  noise_multiplier=st.floats(0.1, 20),
+  clients=st.integers(2, 1000),
+  bits=st.integers(16, 30),
+  log2_dimension=st.integers(1, 22),
+  colluders=st.integers(0, 1),
 )
 def test_noise_multiplier_holds_after_rounding_without_colluders(
-    noise_multiplier, clients, bits, log2_dimension, colluders
+  noise_multiplier, clients, bits, log2_dimension, colluders
 ):
   spec = make(
-      noise_multiplier=noise_multiplier,
-      expected_clients_per_round=clients,
-      bits=bits,
-      max_colluders=colluders,
+    noise_multiplier=noise_multiplier,
+    expected_clients_per_round=clients,
+    bits=bits,
+    max_colluders=colluders,
   )
   try:
     constants = calibration.calibrate(spec, 2**log2_dimension)
   except ValueError:
     return  # Too few bits; test_too_few_bits_are_refused looks at these.
   assert constants.noise_multiplier(clients - colluders) == pytest.approx(
-      noise_multiplier
+    noise_multiplier
   )
   assert constants.wrap_probability(clients) <= spec.modclip_prob
   assert constants.norm_bound_squared < 2**62
@@ -49,7 +49,7 @@ def test_the_scale_is_the_largest_that_fits():
 
 
 def test_scale_and_bound_of_a_known_case():
-  """k = 3.89 deviations of sqrt((n s)^2/d + n/4 + z^2 bound^2) fill 2^15."""
+  """K = 3.89 deviations of sqrt((n s)^2/d + n/4 + z^2 bound^2) fill 2^15."""
   constants = calibration.calibrate(make(bits=16), 4096)
   k = 3.8905919
   bound = constants.norm_bound_squared
@@ -73,18 +73,20 @@ def test_more_bits_inflate_less():
 
 
 @pytest.mark.parametrize(
-    ['changes', 'dimension'],
-    [
-        (dict(bits=8), 2**20),
-        (dict(bits=2), 16),
-        (dict(bits=6, expected_clients_per_round=100), 16),
-        (dict(bits=10, noise_multiplier=1e-3), 1024),
-    ],
+  ['changes', 'dimension'],
+  [
+    ({'bits': 8}, 2**20),
+    ({'bits': 2}, 16),
+    ({'bits': 6, 'expected_clients_per_round': 100}, 16),
+    ({'bits': 10, 'noise_multiplier': 1e-3}, 1024),
+  ],
 )
 def test_too_few_bits_are_refused_with_the_bits_that_would_do(
-    changes, dimension
+  changes, dimension
 ):
-  with pytest.raises(ValueError, match=r'Found \d+\. Use bits=\d+ or more') as e:
+  with pytest.raises(
+    ValueError, match=r'Found \d+\. Use bits=\d+ or more'
+  ) as e:
     calibration.calibrate(make(**changes), dimension)
   enough = int(str(e.value).split('bits=')[1].split(' ')[0])
   assert calibration.calibrate(make(**{**changes, 'bits': enough}), dimension)

@@ -16,16 +16,16 @@ FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 def bound(vector, clip_norm=1.0, quantile=None):
   return norms.bound(
-      tf.constant(vector, tf.float32, shape=[len(vector)]),
-      tf.constant(clip_norm, tf.float32),
-      None if quantile is None else tf.constant(quantile, tf.float32),
+    tf.constant(vector, tf.float32, shape=[len(vector)]),
+    tf.constant(clip_norm, tf.float32),
+    None if quantile is None else tf.constant(quantile, tf.float32),
   )
 
 
 @given(
-    st.lists(FLOATS, max_size=8),
-    st.floats(1e-6, 1e6),
-    st.one_of(st.none(), st.floats(1e-6, 1e6)),
+  st.lists(FLOATS, max_size=8),
+  st.floats(1e-6, 1e6),
+  st.one_of(st.none(), st.floats(1e-6, 1e6)),
 )
 def test_norm_is_at_most_one_whatever_the_vector_is(vector, clip, quantile):
   bounded = bound(vector, clip, quantile).vector.numpy()
@@ -78,7 +78,7 @@ def test_bits_are_read_back_from_a_sum(num_bits):
     vector /= np.linalg.norm(vector)
     bits = rng.integers(0, 2, size=num_bits)
     sent = norms.append_bits(
-        tf.constant(vector, tf.float32), [tf.constant(bool(b)) for b in bits]
+      tf.constant(vector, tf.float32), [tf.constant(bool(b)) for b in bits]
     )
     assert np.linalg.norm(sent) <= 1 + 1e-6
     total, vectors, votes = total + sent, vectors + vector, votes + 2 * bits - 1

@@ -6,7 +6,6 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from tff_secagg_ext.mechanism import rounding
@@ -22,7 +21,7 @@ def words_from(rng, size):
 
 
 def test_bound_is_proposition_22():
-  """s = 100, d = 64, beta = exp(-1/2): s^2 + 16 + (s + 4), (s + 8)^2."""
+  """S = 100, d = 64, beta = exp(-1/2): s^2 + 16 + (s + 4), (s + 8)^2."""
   assert rounding.norm_bound_squared(100, 64, BETA) == 10_000 + 16 + 104
   assert rounding.norm_bound_squared(1, 1, BETA) == math.floor(1 + 0.25 + 1.5)
   assert rounding.norm_bound_squared(100, 64, 0.0) == 108**2
@@ -36,7 +35,7 @@ def test_norm_bound_holds_and_coordinates_are_neighbours(size, scale, seed):
   vector = (vector / np.linalg.norm(vector) * scale).astype(np.float32)
   bound = rounding.norm_bound_squared(scale, size, BETA)
   rounded = rounding.round_conditionally(
-      tf.constant(vector), bound, words_from(rng, size)
+    tf.constant(vector), bound, words_from(rng, size)
   ).numpy()
   assert rounded.dtype == np.int32
   assert int(np.sum(rounded.astype(object) ** 2)) <= bound
@@ -47,7 +46,7 @@ def test_vectors_beyond_the_bound_are_rejected_to_zero():
   """A caller's mistake must not become a larger sensitivity."""
   vector = tf.fill([16], 1000.0)
   rounded = rounding.round_conditionally(
-      vector, 10**6, words_from(np.random.default_rng(0), 16)
+    vector, 10**6, words_from(np.random.default_rng(0), 16)
   )
   np.testing.assert_array_equal(rounded, np.zeros(16))
 
@@ -73,7 +72,7 @@ def test_rounding_is_unbiased():
   rng = np.random.default_rng(3)
   tiled = tf.constant(np.tile(vector, repeats))
   rounded = rounding.round_conditionally(
-      tiled, 10**9, words_from(rng, 6 * repeats)
+    tiled, 10**9, words_from(rng, 6 * repeats)
   ).numpy()
   mean = rounded.reshape(repeats, 6).mean(axis=0)
   np.testing.assert_allclose(mean, vector, atol=6 * 0.5 / repeats**0.5)
@@ -84,7 +83,7 @@ def test_rounding_is_unbiased():
 def test_whole_numbers_stay():
   vector = tf.constant([3.0, -4.0, 0.0])
   rounded = rounding.round_conditionally(
-      vector, 25, words_from(np.random.default_rng(0), 3)
+    vector, 25, words_from(np.random.default_rng(0), 3)
   )
   np.testing.assert_array_equal(rounded, [3, -4, 0])
 

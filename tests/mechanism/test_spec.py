@@ -9,21 +9,21 @@ from scipy import stats
 
 from tff_secagg_ext.mechanism import spec as spec_lib
 
-DEFAULTS = dict(
-    noise_multiplier=1.0,
-    expected_clients_per_round=100,
-    bits=20,
-    zeroing=True,
-    rotation_type='hd',
-    mechanism='distributed_dgauss',
-    clipping=spec_lib.AdaptiveClipping(),
-    cohorts='fixed',
-    max_contributors=None,
-    min_contributors=None,
-    max_colluders=0,
-    beta=math.exp(-0.5),
-    modclip_prob=1e-4,
-)
+DEFAULTS = {
+  'noise_multiplier': 1.0,
+  'expected_clients_per_round': 100,
+  'bits': 20,
+  'zeroing': True,
+  'rotation_type': 'hd',
+  'mechanism': 'distributed_dgauss',
+  'clipping': spec_lib.AdaptiveClipping(),
+  'cohorts': 'fixed',
+  'max_contributors': None,
+  'min_contributors': None,
+  'max_colluders': 0,
+  'beta': math.exp(-0.5),
+  'modclip_prob': 1e-4,
+}
 
 
 def make(**changes):
@@ -31,38 +31,38 @@ def make(**changes):
 
 
 @pytest.mark.parametrize(
-    ['change', 'error', 'message'],
-    [
-        (dict(noise_multiplier=-1.0), ValueError, 'noise_multiplier.*-1'),
-        (dict(noise_multiplier=math.nan), ValueError, 'must be finite'),
-        (dict(noise_multiplier='1'), TypeError, 'a real number'),
-        (dict(expected_clients_per_round=0), ValueError, 'at least 1. Found 0'),
-        (dict(expected_clients_per_round=-3), ValueError, 'at least 1'),
-        (dict(expected_clients_per_round=1.5), TypeError, 'an integer'),
-        (dict(expected_clients_per_round=True), TypeError, 'an integer'),
-        (dict(bits=1), ValueError, '`bits` must be at least 2. Found 1'),
-        (dict(bits=31), ValueError, '`bits` must be at most 30. Found 31'),
-        (dict(bits=20.0), TypeError, '`bits` must be an integer'),
-        (dict(zeroing=1), TypeError, '`zeroing` must be True or False'),
-        (dict(rotation_type='fft'), ValueError, "'hd' or 'dft'. Found 'fft'"),
-        (dict(mechanism='gauss'), ValueError, "'distributed_skellam'. Found"),
-        (dict(cohorts='some'), ValueError, "'fixed' or 'poisson'. Found"),
-        (dict(clipping=0.0), ValueError, 'clipping.*AdaptiveClipping'),
-        (dict(clipping='adaptive'), TypeError, 'clipping.*AdaptiveClipping'),
-        (dict(min_contributors=101), ValueError, 'at most 100. Found 101.*ab'),
-        (dict(min_contributors=0), ValueError, 'at least 1. Found 0'),
-        (dict(max_contributors=99), ValueError, 'at least 100. Found 99'),
-        (dict(max_colluders=100), ValueError, 'below the 100 contributors'),
-        (
-            dict(max_colluders=50, min_contributors=50),
-            ValueError,
-            'below the 50 contributors.*Raise `min_contributors`',
-        ),
-        (dict(max_colluders=-1), ValueError, 'max_colluders.*at least 0'),
-        (dict(beta=1.0), ValueError, '`beta` must be below 1'),
-        (dict(beta=-0.1), ValueError, '`beta` must be in'),
-        (dict(modclip_prob=0.0), ValueError, '`modclip_prob` must be in'),
-    ],
+  ['change', 'error', 'message'],
+  [
+    ({'noise_multiplier': -1.0}, ValueError, 'noise_multiplier.*-1'),
+    ({'noise_multiplier': math.nan}, ValueError, 'must be finite'),
+    ({'noise_multiplier': '1'}, TypeError, 'a real number'),
+    ({'expected_clients_per_round': 0}, ValueError, 'at least 1. Found 0'),
+    ({'expected_clients_per_round': -3}, ValueError, 'at least 1'),
+    ({'expected_clients_per_round': 1.5}, TypeError, 'an integer'),
+    ({'expected_clients_per_round': True}, TypeError, 'an integer'),
+    ({'bits': 1}, ValueError, '`bits` must be at least 2. Found 1'),
+    ({'bits': 31}, ValueError, '`bits` must be at most 30. Found 31'),
+    ({'bits': 20.0}, TypeError, '`bits` must be an integer'),
+    ({'zeroing': 1}, TypeError, '`zeroing` must be True or False'),
+    ({'rotation_type': 'fft'}, ValueError, "'hd' or 'dft'. Found 'fft'"),
+    ({'mechanism': 'gauss'}, ValueError, "'distributed_skellam'. Found"),
+    ({'cohorts': 'some'}, ValueError, "'fixed' or 'poisson'. Found"),
+    ({'clipping': 0.0}, ValueError, 'clipping.*AdaptiveClipping'),
+    ({'clipping': 'adaptive'}, TypeError, 'clipping.*AdaptiveClipping'),
+    ({'min_contributors': 101}, ValueError, 'at most 100. Found 101.*ab'),
+    ({'min_contributors': 0}, ValueError, 'at least 1. Found 0'),
+    ({'max_contributors': 99}, ValueError, 'at least 100. Found 99'),
+    ({'max_colluders': 100}, ValueError, 'below the 100 contributors'),
+    (
+      {'max_colluders': 50, 'min_contributors': 50},
+      ValueError,
+      'below the 50 contributors.*Raise `min_contributors`',
+    ),
+    ({'max_colluders': -1}, ValueError, 'max_colluders.*at least 0'),
+    ({'beta': 1.0}, ValueError, '`beta` must be below 1'),
+    ({'beta': -0.1}, ValueError, '`beta` must be in'),
+    ({'modclip_prob': 0.0}, ValueError, '`modclip_prob` must be in'),
+  ],
 )
 def test_bad_choices_are_refused_by_name(change, error, message):
   with pytest.raises(error, match=message):
@@ -70,12 +70,12 @@ def test_bad_choices_are_refused_by_name(change, error, message):
 
 
 @pytest.mark.parametrize(
-    ['change', 'message'],
-    [
-        (dict(initial_norm=0.0), 'initial_norm'),
-        (dict(target_quantile=1.1), 'target_quantile'),
-        (dict(learning_rate=-1.0), 'learning_rate'),
-    ],
+  ['change', 'message'],
+  [
+    ({'initial_norm': 0.0}, 'initial_norm'),
+    ({'target_quantile': 1.1}, 'target_quantile'),
+    ({'learning_rate': -1.0}, 'learning_rate'),
+  ],
 )
 def test_bad_adaptive_clipping_is_refused(change, message):
   with pytest.raises(ValueError, match=message):
@@ -107,9 +107,7 @@ def test_given_poisson_bounds_are_kept():
 
 
 def test_small_poisson_cohorts_have_an_honest_contributor():
-  spec = make(
-      cohorts='poisson', expected_clients_per_round=5, max_colluders=2
-  )
+  spec = make(cohorts='poisson', expected_clients_per_round=5, max_colluders=2)
   assert spec.min_contributors == 3
   assert spec.noise_shares == 1
 

@@ -16,10 +16,15 @@ from typing import Any
 from tff_secagg_ext.mechanism import rounding
 from tff_secagg_ext.mechanism import spec as spec_lib
 
-# Beyond these, precision gains nothing: float32 holds integers up to 2^24, and
-# rounding to integers adds a variance of 1/4 to one of 10^10.
+# float32 holds integers up to 2^24, and the sampler's range ends at 1e5.
 _MAX_SCALE = 2.0**20
 _MAX_TOTAL_STDDEV = 1e5
+
+# A finer grid than this gains nothing, and makes noise more costly to draw: a
+# share's variance is 10^6 times that of rounding, and rounding adds less than
+# 0.1 % to the norm bound.
+_FINE_SHARE_STDDEV = 512.0
+_FINE_SCALE_PER_ROOT_DIMENSION = 16.0
 
 # Below this a share is so coarse that a sum of them is far from a discrete
 # Gaussian, and no accountant of sums covers it.
@@ -108,8 +113,11 @@ def _fit(
   def fits(scale: float) -> bool:
     candidate = _at_scale(spec, dimension, scale)
     total_stddev = candidate.share_stddev * math.sqrt(spec.max_shares)
-    return total_stddev <= _MAX_TOTAL_STDDEV and (
-      candidate.wrap_probability(spec.max_shares) <= spec.modclip_prob
+    fine = _FINE_SCALE_PER_ROOT_DIMENSION * math.sqrt(dimension)
+    return (
+      total_stddev <= _MAX_TOTAL_STDDEV
+      and (candidate.share_stddev <= _FINE_SHARE_STDDEV or scale <= fine)
+      and candidate.wrap_probability(spec.max_shares) <= spec.modclip_prob
     )
 
   # The contributors are counted modulo 2**bits as well.

@@ -12,14 +12,16 @@ import dataclasses
 
 import tensorflow as tf
 
-from tff_secagg_ext.mechanism import calibration
+from tff_secagg_ext.mechanism import (
+  calibration,
+  norms,
+  random,
+  rotation,
+  rounding,
+  stage,
+)
 from tff_secagg_ext.mechanism import noise as noise_lib
-from tff_secagg_ext.mechanism import norms
-from tff_secagg_ext.mechanism import random
-from tff_secagg_ext.mechanism import rotation
-from tff_secagg_ext.mechanism import rounding
 from tff_secagg_ext.mechanism import spec as spec_lib
-from tff_secagg_ext.mechanism import stage
 
 SAMPLERS = {
   'distributed_dgauss': noise_lib.discrete_gaussian,
@@ -37,6 +39,7 @@ class Bits:
 
   @classmethod
   def of(cls, spec: spec_lib.MechanismSpec) -> Bits:
+    """A bit for each threshold that adapts."""
     return cls(clip_norm=spec.adaptive, zeroing_quantile=spec.zeroing)
 
   def __len__(self) -> int:

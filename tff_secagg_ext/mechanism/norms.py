@@ -29,6 +29,9 @@ _ZEROING_INCREMENT = 1.0
 # Estimates stay in a range in which a float32 neither overflows nor vanishes.
 _ESTIMATE_RANGE = (2.0**-60, 2.0**60)
 
+# The most that one standard deviation of noise moves an estimate's logarithm.
+_MAX_NOISE_STEP = 0.2
+
 # What a vector without a larger coordinate is measured in.
 _LEAST_UNIT = 2.0**-100
 
@@ -47,6 +50,21 @@ class QuantileRule:
   initial: float
   target: float
   learning_rate: float
+
+  def damped(self, fraction_stddev: float) -> QuantileRule:
+    """The rule with a learning rate that noise of this size cannot dominate.
+
+    One standard deviation of the noise moves the estimate by a factor of at
+    most e^0.2, which a few rounds of true votes outweigh.
+
+    Args:
+      fraction_stddev: Standard deviation of the noise on the fraction of
+        clients at or below the estimate, at least 0.
+    """
+    if self.learning_rate * fraction_stddev <= _MAX_NOISE_STEP:
+      return self
+    rate = _MAX_NOISE_STEP / fraction_stddev
+    return dataclasses.replace(self, learning_rate=rate)
 
   def update(self, estimate: tf.Tensor, votes: tf.Tensor) -> tf.Tensor:
     """Returns the estimate after a round.
@@ -67,7 +85,7 @@ class QuantileRule:
 ZEROING_RULE = QuantileRule(
   initial=10.0, target=0.98, learning_rate=math.log(10.0)
 )
-"""How `tff.learning` tunes the zeroing threshold; so do we."""
+"""As `tff.learning` tunes the zeroing threshold."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,33 +117,37 @@ def _hd_inverse(
 def _phases(
   seed: tf.Tensor, round_number: tf.Tensor, dimension: int
 ) -> tf.Tensor:
-  """complex64[dimension] of modulus 1, their angles uniform to 2^-24 turns."""
+  """complex128[dimension] of modulus 1, angles uniform to 2^-32 turns."""
   words = _public_words(seed, round_number, dimension)
-  turns = tf.cast(
-    tf.bitwise.right_shift(words, tf.constant(8, tf.uint32)), tf.float32
-  )
-  angles = turns * (2 * math.pi * 2.0**-24)
+  angles = tf.cast(words, tf.float64) * (2 * math.pi * 2.0**-32)
   return tf.complex(tf.cos(angles), tf.sin(angles))
+
+
+def _as_complex(vector: tf.Tensor) -> tf.Tensor:
+  """complex128[d / 2]: TensorFlow's complex64 transforms lose three digits."""
+  real, imaginary = tf.split(tf.cast(vector, tf.float64), 2)
+  return tf.complex(real, imaginary)
+
+
+def _as_real(values: tf.Tensor) -> tf.Tensor:
+  parts = [tf.math.real(values), tf.math.imag(values)]
+  return tf.cast(tf.concat(parts, axis=0), tf.float32)
 
 
 def _dft_forward(
   vector: tf.Tensor, seed: tf.Tensor, round_number: tf.Tensor
 ) -> tf.Tensor:
   half = vector.shape[0] // 2
-  values = tf.complex(vector[:half], vector[half:])
-  values *= _phases(seed, round_number, half)
-  spectrum = tf.signal.fft(values) / tf.cast(math.sqrt(half), tf.complex64)
-  return tf.concat([tf.math.real(spectrum), tf.math.imag(spectrum)], axis=0)
+  values = _as_complex(vector) * _phases(seed, round_number, half)
+  return _as_real(tf.signal.fft(values)) / math.sqrt(half)
 
 
 def _dft_inverse(
   vector: tf.Tensor, seed: tf.Tensor, round_number: tf.Tensor
 ) -> tf.Tensor:
   half = vector.shape[0] // 2
-  spectrum = tf.complex(vector[:half], vector[half:])
-  values = tf.signal.ifft(spectrum) * tf.cast(math.sqrt(half), tf.complex64)
-  values *= tf.math.conj(_phases(seed, round_number, half))
-  return tf.concat([tf.math.real(values), tf.math.imag(values)], axis=0)
+  values = tf.signal.ifft(_as_complex(vector)) * math.sqrt(half)
+  return _as_real(values * tf.math.conj(_phases(seed, round_number, half)))
 
 
 ROTATIONS = {

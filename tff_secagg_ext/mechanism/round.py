@@ -11,12 +11,8 @@ import math
 
 import tensorflow as tf
 
-from tff_secagg_ext.mechanism import calibration
-from tff_secagg_ext.mechanism import encoding
-from tff_secagg_ext.mechanism import norms
-from tff_secagg_ext.mechanism import random
+from tff_secagg_ext.mechanism import calibration, encoding, norms, random, stage
 from tff_secagg_ext.mechanism import spec as spec_lib
-from tff_secagg_ext.mechanism import stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +106,17 @@ class Round:
       stage.num_elements(self.shapes), self.spec, self.constants
     )
 
+  @property
+  def _fraction_stddev(self) -> float:
+    """Standard deviation of the noise on a threshold bit's fraction.
+
+    That is of max_shares shares, for the expected number of clients, where
+    (votes / clients + 1) / 2 is the fraction.
+    """
+    noise = self.constants.share_stddev * math.sqrt(self.spec.max_shares)
+    bit = self.constants.scale * norms.BIT_AMPLITUDE
+    return noise / bit / self.spec.expected_clients_per_round / 2
+
   def _is_aborted(self, contributors: tf.Tensor) -> tf.Tensor:
     """Whether there are too few or too many; too few are none at least."""
     aborted = contributors < (self.spec.min_contributors or 1)
@@ -159,10 +166,12 @@ class Round:
         clipping.target_quantile,
         clipping.learning_rate,
       )
+      rule = rule.damped(self._fraction_stddev)
       clip_norm = rule.update(clip_norm, votes[0])
     quantile = parameters.zeroing_quantile
     if self.spec.zeroing:
-      quantile = norms.ZEROING_RULE.update(quantile, votes[-1])
+      rule = norms.ZEROING_RULE.damped(self._fraction_stddev)
+      quantile = rule.update(quantile, votes[-1])
     return dataclasses.replace(
       parameters, clip_norm=clip_norm, zeroing_quantile=quantile
     )

@@ -18,7 +18,6 @@ import math
 
 import tensorflow as tf
 
-
 # With beta = exp(-1/2), all of this many attempts fail with a probability of at
 # most beta**64 < 2e-14; `round_conditionally` tells what happens then.
 MAX_ATTEMPTS = 64

@@ -51,7 +51,7 @@ class AdaptiveClipping:
 
 @dataclasses.dataclass(frozen=True)
 class MechanismSpec:
-  """What the mechanism is calibrated from; `ddp_secure_aggregator` documents it.
+  """The choices; `aggregators.ddp_secure_aggregator` documents each.
 
   Raises:
     TypeError: If a value is of the wrong kind.

@@ -112,6 +112,6 @@ def flatten(shapes: Sequence[Sequence[int]]) -> Stage:
   def decode(vector: tf.Tensor, parameters: RoundParameters) -> list[tf.Tensor]:
     del parameters
     parts = tf.split(vector, sizes) if sizes else []
-    return [tf.reshape(p, s) for p, s in zip(parts, shapes)]
+    return [tf.reshape(p, s) for p, s in zip(parts, shapes, strict=True)]
 
   return Stage(encode, decode)

@@ -6,38 +6,45 @@ Events and samplings say what happened (`NoisedSumEvent`, `PoissonSampling`,
 of docs/accounting.md; an `Accountant` says it after every round.
 """
 
-from tff_secagg_ext.accounting.accountant import Accountant
-from tff_secagg_ext.accounting.accountant import Epsilon
-from tff_secagg_ext.accounting.accountant import release_epsilon
-from tff_secagg_ext.accounting.accountant import server_epsilon
-from tff_secagg_ext.accounting.cohorts import CohortBounds
-from tff_secagg_ext.accounting.cohorts import poisson_cohort_bounds
-from tff_secagg_ext.accounting.events import Event
-from tff_secagg_ext.accounting.events import NoisedSumEvent
-from tff_secagg_ext.accounting.events import Round
-from tff_secagg_ext.accounting.events import UnaccountedEvent
-from tff_secagg_ext.accounting.sampling import FixedSizeSampling
-from tff_secagg_ext.accounting.sampling import NoSampling
-from tff_secagg_ext.accounting.sampling import PoissonSampling
-from tff_secagg_ext.accounting.sampling import Sampling
-from tff_secagg_ext.accounting.serialization import from_json
-from tff_secagg_ext.accounting.serialization import to_json
+from tff_secagg_ext.accounting.accountant import (
+  Accountant,
+  Epsilon,
+  release_epsilon,
+  server_epsilon,
+)
+from tff_secagg_ext.accounting.cohorts import (
+  CohortBounds,
+  poisson_cohort_bounds,
+)
+from tff_secagg_ext.accounting.events import (
+  Event,
+  NoisedSumEvent,
+  Round,
+  UnaccountedEvent,
+)
+from tff_secagg_ext.accounting.sampling import (
+  FixedSizeSampling,
+  NoSampling,
+  PoissonSampling,
+  Sampling,
+)
+from tff_secagg_ext.accounting.serialization import from_json, to_json
 
 __all__ = [
-    'Accountant',
-    'CohortBounds',
-    'Epsilon',
-    'Event',
-    'FixedSizeSampling',
-    'NoSampling',
-    'NoisedSumEvent',
-    'PoissonSampling',
-    'Round',
-    'Sampling',
-    'UnaccountedEvent',
-    'from_json',
-    'poisson_cohort_bounds',
-    'release_epsilon',
-    'server_epsilon',
-    'to_json',
+  'Accountant',
+  'CohortBounds',
+  'Epsilon',
+  'Event',
+  'FixedSizeSampling',
+  'NoSampling',
+  'NoisedSumEvent',
+  'PoissonSampling',
+  'Round',
+  'Sampling',
+  'UnaccountedEvent',
+  'from_json',
+  'poisson_cohort_bounds',
+  'release_epsilon',
+  'server_epsilon',
+  'to_json',
 ]

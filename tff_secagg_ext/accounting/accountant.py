@@ -10,18 +10,17 @@ import itertools
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.accounting import costs
+from tff_secagg_ext.accounting import (
+  costs,
+  gaussian,
+  pld,
+  profiles,
+  renyi,
+)
 from tff_secagg_ext.accounting import events as events_lib
-from tff_secagg_ext.accounting import gaussian
-from tff_secagg_ext.accounting import pld
-from tff_secagg_ext.accounting import profiles
-from tff_secagg_ext.accounting import renyi
 from tff_secagg_ext.accounting import sampling as sampling_lib
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +46,12 @@ class _Priced:
   count: int
 
 
-_KINDS = {
-    sampling_lib.NoSampling: ('poisson', 'poisson'),
-    sampling_lib.PoissonSampling: ('poisson', 'poisson'),
-    sampling_lib.FixedSizeSampling: ('fixed', 'poisson'),
+_PROFILES = {
+  (sampling_lib.NoSampling, 'zero_out'): 'poisson',
+  (sampling_lib.NoSampling, 'substitution'): 'poisson',
+  (sampling_lib.PoissonSampling, 'zero_out'): 'poisson',
+  (sampling_lib.FixedSizeSampling, 'zero_out'): 'fixed',
+  (sampling_lib.FixedSizeSampling, 'substitution'): 'poisson',
 }
 
 
@@ -60,8 +61,7 @@ def _price(a_round: events_lib.Round) -> _Priced:
   server = costs.round_cost(a_round, 'server')
   sampling, profile = a_round.sampling, None
   if release.squared_ratio > 0.0:
-    kinds = _KINDS[type(sampling)]
-    kind = kinds[sampling_lib.ADJACENCIES.index(sampling.adjacency)]
+    kind = _PROFILES[type(sampling), sampling.adjacency]
     ratio = math.sqrt(release.squared_ratio)
     profile = profiles.Profile(kind, ratio, sampling.rate)
   return _Priced(release, server, profile, 0)
@@ -91,21 +91,19 @@ class Accountant:
         probabilities are taken off (see `poisson_cohort_bounds`).
     """
     self.delta = _validate.check_float(
-        delta,
-        'delta',
-        minimum=0.0,
-        maximum=1.0,
-        exclusive=True,
-        remedy='Usually it is below one over the population.',
+      delta,
+      'delta',
+      minimum=0.0,
+      maximum=1.0,
+      exclusive=True,
+      remedy='Usually it is below one over the population.',
     )
     self.rounds = 0
     self._adjacency: str | None = None
     self._priced: dict[events_lib.Round, _Priced] = {}
     self._composition = pld.Composition()
 
-  def with_round(
-      self, a_round: events_lib.Round, count: int = 1
-  ) -> Accountant:
+  def with_round(self, a_round: events_lib.Round, count: int = 1) -> Accountant:
     """Returns the account after `count` more rounds like `a_round`.
 
     Raises:
@@ -114,24 +112,24 @@ class Accountant:
     """
     if not isinstance(a_round, events_lib.Round):
       raise TypeError(
-          f'`a_round` must be a Round. Found {a_round!r}. Say how its cohort '
-          'was formed: Round(events=(event,), sampling=NoSampling()).'
+        f'`a_round` must be a Round. Found {a_round!r}. Say how its cohort '
+        'was formed: Round(events=(event,), sampling=NoSampling()).'
       )
     count = _validate.check_int(count, 'count', minimum=1)
     adjacency = a_round.sampling.adjacency
     if self._adjacency not in (None, adjacency):
       raise ValueError(
-          f'All rounds must have the adjacency {self._adjacency!r} of the '
-          f'first. Found {adjacency!r}. Two relations do not compose: keep '
-          'one account for each.'
+        f'All rounds must have the adjacency {self._adjacency!r} of the '
+        f'first. Found {adjacency!r}. Two relations do not compose: keep '
+        'one account for each.'
       )
     priced = self._priced.get(a_round) or _price(a_round)
     result = Accountant(self.delta)
     result.rounds = self.rounds + count
     result._adjacency = adjacency
     result._priced = {
-        **self._priced,
-        a_round: dataclasses.replace(priced, count=priced.count + count),
+      **self._priced,
+      a_round: dataclasses.replace(priced, count=priced.count + count),
     }
     result._composition = self._composition
     if priced.profile is not None:
@@ -166,7 +164,7 @@ class Accountant:
     costed = [(r.server, r.count) for r in rounds]
     if max_participations is not None:
       limit = _validate.check_int(
-          max_participations, 'max_participations', minimum=0
+        max_participations, 'max_participations', minimum=0
       )
       return _unamplified(_worst(costed, limit), self.delta)
     return _unamplified(_sum(costed), self.delta)
@@ -176,24 +174,26 @@ def _sum(costed: Iterable[tuple[costs.Cost, int]]) -> costs.Cost:
   return sum((cost.times(count) for cost, count in costed), costs.Cost())
 
 
-def _worst(
-    costed: Sequence[tuple[costs.Cost, int]], limit: int
-) -> costs.Cost:
+def _worst(costed: Sequence[tuple[costs.Cost, int]], limit: int) -> costs.Cost:
   """Returns a bound on the cost of any `limit` of the rounds.
 
   The worst are taken for each component of the cost by itself.
   """
   everything = _sum(costed)
-  if everything.reasons or limit == 0:
-    return everything if limit else costs.Cost()
+  if everything.reasons or not costed:
+    return everything
   blank = np.zeros(renyi.ORDERS.size)
-  table = np.asarray([
-      np.concatenate([
+  table = np.asarray(
+    [
+      np.concatenate(
+        [
           [cost.squared_ratio, cost.slack],
           blank if cost.divergences is None else cost.divergences,
-      ])
+        ]
+      )
       for cost, _ in costed
-  ])
+    ]
+  )
   counts = np.asarray([count for _, count in costed])
   order = np.argsort(-table, axis=0, kind='stable')
   sorted_counts = counts[order]
@@ -215,23 +215,21 @@ def _unamplified(total: costs.Cost, delta: float) -> Epsilon:
   else:
     # Factors within e^c of a Gaussian add at most slack * a / (a - 1).
     orders = renyi.ORDERS
-    divergences = (
-        total.divergences
-        + orders * total.squared_ratio / 2.0
-        + total.slack * orders / (orders - 1.0)
+    divergences = np.asarray(
+      total.divergences
+      + orders * total.squared_ratio / 2.0
+      + total.slack * orders / (orders - 1.0)
     )
     value = renyi.epsilon_from_renyi(divergences, delta)
   if math.isinf(value):
     return Epsilon(
-        math.inf,
-        (f'noise too small: the slack of the lemma is {total.slack:g}',),
+      math.inf,
+      (f'noise too small: the slack of the lemma is {total.slack:g}',),
     )
   return Epsilon(value)
 
 
-def _account(
-    rounds: Iterable[events_lib.Round], delta: float
-) -> Accountant:
+def _account(rounds: Iterable[events_lib.Round], delta: float) -> Accountant:
   account = Accountant(delta)
   for a_round, same in itertools.groupby(rounds):
     account = account.with_round(a_round, sum(1 for _ in same))
@@ -239,7 +237,7 @@ def _account(
 
 
 def release_epsilon(
-    rounds: Iterable[events_lib.Round], delta: float
+  rounds: Iterable[events_lib.Round], delta: float
 ) -> Epsilon:
   """Returns the epsilon at `delta` towards whoever sees what was released.
 
@@ -257,9 +255,9 @@ def release_epsilon(
 
 
 def server_epsilon(
-    rounds: Iterable[events_lib.Round],
-    delta: float,
-    max_participations: int | None = None,
+  rounds: Iterable[events_lib.Round],
+  delta: float,
+  max_participations: int | None = None,
 ) -> Epsilon:
   """Returns the epsilon at `delta` towards the honest-but-curious server.
 

@@ -34,9 +34,7 @@ def _below(population: int, probability: float, size: int) -> float:
   """P(Binomial(population, probability) < size)."""
   if size <= 0:
     return 0.0
-  return float(
-      special.betainc(population - size + 1, size, 1.0 - probability)
-  )
+  return float(special.betainc(population - size + 1, size, 1.0 - probability))
 
 
 def _above(population: int, probability: float, size: int) -> float:
@@ -47,7 +45,7 @@ def _above(population: int, probability: float, size: int) -> float:
 
 
 def poisson_cohort_bounds(
-    population: int, expected: float, rounds: int, delta: float
+  population: int, expected: float, rounds: int, delta: float
 ) -> CohortBounds:
   """Returns the tightest bounds that Poisson cohorts pass rarely enough.
 
@@ -69,19 +67,19 @@ def poisson_cohort_bounds(
   """
   population = _validate.check_int(population, 'population', minimum=1)
   expected = _validate.check_float(
-      expected,
-      'expected',
-      minimum=0.0,
-      maximum=float(population),
-      remedy='It is the mean size of a cohort.',
+    expected,
+    'expected',
+    minimum=0.0,
+    maximum=float(population),
+    remedy='It is the mean size of a cohort.',
   )
   if expected == 0.0:
     raise ValueError(
-        '`expected` must be above 0. Found 0.0. A run needs clients.'
+      '`expected` must be above 0. Found 0.0. A run needs clients.'
     )
   rounds = _validate.check_int(rounds, 'rounds', minimum=1)
   delta = _validate.check_float(
-      delta, 'delta', minimum=0.0, maximum=1.0, exclusive=True
+    delta, 'delta', minimum=0.0, maximum=1.0, exclusive=True
   )
   probability = expected / population
   allowed = _SHARE * delta / (2.0 * rounds)
@@ -102,7 +100,7 @@ def poisson_cohort_bounds(
     else:
       low = middle + 1
   failure = rounds * (
-      _below(population, probability, minimum)
-      + _above(population, probability, low)
+    _below(population, probability, minimum)
+    + _above(population, probability, low)
   )
   return CohortBounds(minimum, low, failure)

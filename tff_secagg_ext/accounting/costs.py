@@ -9,16 +9,11 @@ import functools
 import math
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from tff_secagg_ext.accounting import domination
+from tff_secagg_ext.accounting import arrays, domination, renyi
 from tff_secagg_ext.accounting import events as events_lib
-from tff_secagg_ext.accounting import renyi
 
-FloatArray = npt.NDArray[np.float64]
-
-VIEWS = ('release', 'server')
+# Sensitivity over stddev beyond which no epsilon means anything.
+_LARGEST_RATIO = 1e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,71 +34,70 @@ class Cost:
 
   squared_ratio: float = 0.0
   slack: float = 0.0
-  divergences: FloatArray | None = None
+  divergences: arrays.FloatArray | None = None
   reasons: tuple[str, ...] = ()
 
   def __add__(self, other: Cost) -> Cost:
-    parts = [
-        d for d in (self.divergences, other.divergences) if d is not None
-    ]
+    parts = [d for d in (self.divergences, other.divergences) if d is not None]
     return Cost(
-        squared_ratio=self.squared_ratio + other.squared_ratio,
-        slack=self.slack + other.slack,
-        divergences=sum(parts[1:], parts[0]) if parts else None,
-        reasons=tuple(dict.fromkeys(self.reasons + other.reasons)),
+      squared_ratio=self.squared_ratio + other.squared_ratio,
+      slack=self.slack + other.slack,
+      divergences=sum(parts[1:], parts[0]) if parts else None,
+      reasons=tuple(dict.fromkeys(self.reasons + other.reasons)),
     )
 
   def times(self, count: int) -> Cost:
     """Returns what `count` such releases cost together."""
     divergences = self.divergences
     return Cost(
-        squared_ratio=count * self.squared_ratio,
-        slack=count * self.slack,
-        divergences=None if divergences is None else count * divergences,
-        reasons=self.reasons,
+      squared_ratio=count * self.squared_ratio,
+      slack=count * self.slack,
+      divergences=None if divergences is None else count * divergences,
+      reasons=self.reasons,
     )
 
 
 def _distributed_dgauss(
-    event: events_lib.NoisedSumEvent, shares: int, sensitivity: float
+  event: events_lib.NoisedSumEvent, shares: int, sensitivity: float
 ) -> Cost:
   """Gaussian domination (docs/accounting.md) of a sum of equal shares."""
   variance = event.share_stddev**2
   bound = domination.dominate_equal(variance, shares)
-  if not math.isfinite(bound.log_range):
+  usable = math.isfinite(bound.log_range)
+  if not usable or sensitivity > _LARGEST_RATIO * math.sqrt(bound.variance):
     return Cost(
-        reasons=(
-            f'noise too small for Gaussian domination: {shares} shares of '
-            f'stddev {event.share_stddev:g} in integer units',
-        )
+      reasons=(
+        f'noise too small for Gaussian domination: {shares} shares of '
+        f'stddev {event.share_stddev:g} in integer units',
+      )
     )
   return Cost(
-      squared_ratio=sensitivity**2 / bound.variance,
-      slack=event.dimension * bound.log_range,
+    squared_ratio=sensitivity**2 / bound.variance,
+    slack=event.dimension * bound.log_range,
   )
 
 
 def _distributed_skellam(
-    event: events_lib.NoisedSumEvent, shares: int, sensitivity: float
+  event: events_lib.NoisedSumEvent, shares: int, sensitivity: float
 ) -> Cost:
   """[AKL21, Thm 3.5]; a sum of Skellam shares is Skellam."""
   return Cost(
-      divergences=renyi.skellam_renyi(
-          sensitivity, shares * event.share_stddev**2, event.dimension
-      )
+    divergences=renyi.skellam_renyi(
+      sensitivity, shares * event.share_stddev**2, event.dimension
+    )
   )
 
 
 _MECHANISMS: Mapping[
-    str, Callable[[events_lib.NoisedSumEvent, int, float], Cost]
+  str, Callable[[events_lib.NoisedSumEvent, int, float], Cost]
 ] = {
-    'distributed_dgauss': _distributed_dgauss,
-    'distributed_skellam': _distributed_skellam,
+  'distributed_dgauss': _distributed_dgauss,
+  'distributed_skellam': _distributed_skellam,
 }
 
 
 def _noised_sum(
-    event: events_lib.NoisedSumEvent, view: str, adjacency: str
+  event: events_lib.NoisedSumEvent, view: str, adjacency: str
 ) -> Cost:
   shares = event.client_shares
   counted = f'{event.client_shares} client shares'
@@ -115,27 +109,25 @@ def _noised_sum(
     counted += f' less {event.colluders} colluders'
   if shares <= 0 or event.share_stddev == 0.0:
     return Cost(
-        reasons=(
-            f'no noise: {counted}, of stddev {event.share_stddev:g} each',
-        )
+      reasons=(f'no noise: {counted}, of stddev {event.share_stddev:g} each',)
     )
   # Substituting a vector moves the sum by up to twice the norm bound.
   factor = 2.0 if adjacency == 'substitution' else 1.0
   return _MECHANISMS[event.mechanism](
-      event, shares, factor * event.l2_sensitivity
+    event, shares, factor * event.l2_sensitivity
   )
 
 
 def _unaccounted(
-    event: events_lib.UnaccountedEvent, view: str, adjacency: str
+  event: events_lib.UnaccountedEvent, view: str, adjacency: str
 ) -> Cost:
   del view, adjacency  # Infinite whoever looks.
   return Cost(reasons=event.reasons)
 
 
 _EVENTS: Mapping[type[Any], Callable[[Any, str, str], Cost]] = {
-    events_lib.NoisedSumEvent: _noised_sum,
-    events_lib.UnaccountedEvent: _unaccounted,
+  events_lib.NoisedSumEvent: _noised_sum,
+  events_lib.UnaccountedEvent: _unaccounted,
 }
 
 

@@ -16,15 +16,14 @@ import dataclasses
 import math
 
 import numpy as np
-import numpy.typing as npt
+
+from tff_secagg_ext.accounting import arrays
 
 # Variance of the discrete Gaussian that turns the continuous one into
 # integers (s2 in the lemma): its own log-range is below 2e-25.
 SMOOTHING = 3.0
 # Beyond so many terms, the range of equal shares is bounded by its last term.
 _EXACT_TERMS = 4096
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,9 @@ class Domination:
   log_range: float
 
 
-def poisson_summation_error(variance: FloatArray | float) -> FloatArray:
+def poisson_summation_error(
+  variance: arrays.FloatArray | float,
+) -> arrays.FloatArray:
   """Returns eps_v = 2 sum_{m>=1} exp(-2 pi^2 v m^2), for v > 0.
 
   For every offset c, sum_j exp(-(j-c)^2 / (2v)) is within a factor 1 +- eps_v
@@ -53,7 +54,7 @@ def poisson_summation_error(variance: FloatArray | float) -> FloatArray:
   return np.asarray(2.0 * np.exp(exponent) / -np.expm1(3.0 * exponent))
 
 
-def log_factor_range(variance: FloatArray | float) -> FloatArray:
+def log_factor_range(variance: arrays.FloatArray | float) -> arrays.FloatArray:
   """Returns ln((1 + eps_v) / (1 - eps_v)); infinite where eps_v >= 1."""
   error = poisson_summation_error(variance)
   inside = np.where(error < 1.0, error, 0.0)
@@ -61,12 +62,14 @@ def log_factor_range(variance: FloatArray | float) -> FloatArray:
   return np.where(error < 1.0, ranges, math.inf)
 
 
-def _step_variance(total: FloatArray, share: FloatArray) -> FloatArray:
+def _step_variance(
+  total: arrays.FloatArray, share: arrays.FloatArray
+) -> arrays.FloatArray:
   return total * share / (total + share)
 
 
 def dominate(
-    variances: Iterable[float], smoothing: float = SMOOTHING
+  variances: Iterable[float], smoothing: float = SMOOTHING
 ) -> Domination:
   """Returns the domination of a sum of discrete Gaussians, unequal ones too.
 
@@ -85,12 +88,12 @@ def dominate(
   partial = np.cumsum(shares)
   steps = _step_variance(partial[:-1], shares[1:])
   return _domination(
-      float(partial[-1]), math.fsum(log_factor_range(steps)), smoothing
+    float(partial[-1]), math.fsum(log_factor_range(steps)), smoothing
   )
 
 
 def dominate_equal(
-    variance: float, count: int, smoothing: float = SMOOTHING
+  variance: float, count: int, smoothing: float = SMOOTHING
 ) -> Domination:
   """Returns `dominate([variance] * count)`, in bounded time.
 
@@ -116,6 +119,6 @@ def _domination(total: float, summed: float, smoothing: float) -> Domination:
   if not total > smoothing:
     return Domination(variance=0.0, log_range=math.inf)
   return Domination(
-      variance=total - smoothing,
-      log_range=summed + float(log_factor_range(smoothing)),
+    variance=total - smoothing,
+    log_range=summed + float(log_factor_range(smoothing)),
   )

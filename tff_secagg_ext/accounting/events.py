@@ -19,12 +19,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 import dataclasses
-from typing import Literal, Union
+from typing import TypeAlias
 
 from tff_secagg_ext import _validate
 from tff_secagg_ext.accounting import sampling as sampling_lib
 
-Mechanism = Literal['distributed_dgauss', 'distributed_skellam']
 MECHANISMS: tuple[str, ...] = ('distributed_dgauss', 'distributed_skellam')
 
 
@@ -52,7 +51,8 @@ class NoisedSumEvent:
   of share_stddev^2 and sum to `server_shares` of them.
 
   Attributes:
-    mechanism: The law of a share.
+    mechanism: The law of a share, 'distributed_dgauss' or
+      'distributed_skellam'.
     l2_sensitivity: Norm bound of a client's integer vector after rounding,
       appended coordinates included, in integer units; positive.
     share_stddev: Standard deviation of one share, in integer units; 0 means
@@ -63,7 +63,7 @@ class NoisedSumEvent:
     colluders: How many clients may tell the server their noise.
   """
 
-  mechanism: Mechanism
+  mechanism: str
   l2_sensitivity: float
   share_stddev: float
   client_shares: int
@@ -76,16 +76,16 @@ class NoisedSumEvent:
     sensitivity = _validate.check_float(self.l2_sensitivity, 'l2_sensitivity')
     if sensitivity <= 0.0:
       raise ValueError(
-          '`l2_sensitivity` must be above 0. Found '
-          f'{self.l2_sensitivity!r}. Give the norm bound after rounding, in '
-          'integer units.'
+        '`l2_sensitivity` must be above 0. Found '
+        f'{self.l2_sensitivity!r}. Give the norm bound after rounding, in '
+        'integer units.'
       )
     object.__setattr__(self, 'l2_sensitivity', sensitivity)
     stddev = _validate.check_float(
-        self.share_stddev,
-        'share_stddev',
-        minimum=0.0,
-        remedy='Give the standard deviation of one share, in integer units.',
+      self.share_stddev,
+      'share_stddev',
+      minimum=0.0,
+      remedy='Give the standard deviation of one share, in integer units.',
     )
     object.__setattr__(self, 'share_stddev', stddev)
     counts = ('client_shares', 'server_shares', 'colluders')
@@ -109,31 +109,32 @@ class UnaccountedEvent:
   reasons: tuple[str, ...]
 
   def __post_init__(self) -> None:
-    if isinstance(self.reasons, str) or not isinstance(self.reasons, Iterable):
+    given: object = self.reasons
+    if isinstance(given, str) or not isinstance(given, Iterable):
       raise TypeError(
-          '`reasons` must be a tuple of phrases. Found '
-          f'{self.reasons!r}. Put a single one as `(reason,)`.'
+        f'`reasons` must be a tuple of phrases. Found {given!r}. Put a single '
+        'one as `(reason,)`.'
       )
-    reasons = tuple(self.reasons)
+    reasons = tuple(given)
     if not all(isinstance(reason, str) for reason in reasons):
       raise TypeError(
-          f'`reasons` must hold strings only. Found {reasons!r}. Say in words '
-          'what was released.'
+        f'`reasons` must hold strings only. Found {reasons!r}. Say in words '
+        'what was released.'
       )
     if not reasons or not all(reason.strip() for reason in reasons):
       raise ValueError(
-          '`reasons` must name at least one thing, and no empty one. Found '
-          f'{reasons!r}. Say in words what was released.'
+        '`reasons` must name at least one thing, and no empty one. Found '
+        f'{reasons!r}. Say in words what was released.'
       )
     object.__setattr__(self, 'reasons', reasons)
 
 
-Event = Union[NoisedSumEvent, UnaccountedEvent]
+Event: TypeAlias = NoisedSumEvent | UnaccountedEvent
 EVENT_TYPES = (NoisedSumEvent, UnaccountedEvent)
 SAMPLING_TYPES = (
-    sampling_lib.NoSampling,
-    sampling_lib.PoissonSampling,
-    sampling_lib.FixedSizeSampling,
+  sampling_lib.NoSampling,
+  sampling_lib.PoissonSampling,
+  sampling_lib.FixedSizeSampling,
 )
 
 
@@ -156,25 +157,24 @@ class Round:
   sampling: sampling_lib.Sampling
 
   def __post_init__(self) -> None:
-    if isinstance(self.events, EVENT_TYPES) or not isinstance(
-        self.events, Iterable
-    ):
+    given: object = self.events
+    if isinstance(given, EVENT_TYPES) or not isinstance(given, Iterable):
       raise TypeError(
-          f'`events` must be a tuple of events. Found {self.events!r}. Put a '
-          'single one as `(event,)`.'
+        f'`events` must be a tuple of events. Found {given!r}. Put a single '
+        'one as `(event,)`.'
       )
-    events = tuple(self.events)
+    events = tuple(given)
     for event in events:
       if not isinstance(event, EVENT_TYPES):
         raise TypeError(
-            '`events` must hold NoisedSumEvent or UnaccountedEvent. Found '
-            f'{event!r}. Record what cannot be described as an '
-            'UnaccountedEvent.'
+          '`events` must hold NoisedSumEvent or UnaccountedEvent. Found '
+          f'{event!r}. Record what cannot be described as an '
+          'UnaccountedEvent.'
         )
     if not isinstance(self.sampling, SAMPLING_TYPES):
       raise TypeError(
-          '`sampling` must be NoSampling, PoissonSampling or '
-          f'FixedSizeSampling. Found {self.sampling!r}. Without a claim, give '
-          'NoSampling().'
+        '`sampling` must be NoSampling, PoissonSampling or '
+        f'FixedSizeSampling. Found {self.sampling!r}. Without a claim, give '
+        'NoSampling().'
       )
     object.__setattr__(self, 'events', events)

@@ -18,14 +18,9 @@ import functools
 import math
 
 import numpy as np
-import numpy.typing as npt
 from scipy import fft
-from scipy import special
 
-from tff_secagg_ext.accounting import profiles
-
-FloatArray = npt.NDArray[np.float64]
-ComplexArray = npt.NDArray[np.complex128]
+from tff_secagg_ext.accounting import arrays, discretization, profiles
 
 # Relative accuracy of epsilon that the step is chosen for.
 _ACCURACY = 4e-4
@@ -34,9 +29,6 @@ _TAIL_SHARE = 1e-5
 # Below this epsilon, in nats, the accuracy is absolute.
 _LEAST = 1e-4
 _MAX_SIZE = 2**22
-# Orders of the cumulants, in 1/nats.
-_ORDERS: FloatArray = 2.0 ** np.arange(-9.0, 19.0, 0.5)
-_DIRECTIONS = (False, True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,71 +39,16 @@ class Grid:
   size: int
 
 
-def connect_dots(excess: FloatArray, gaps: FloatArray) -> FloatArray:
-  """Returns the masses of the pessimistic Connect-the-Dots distribution.
-
-  The rule is linear in the profile and gives [1 - a]_+ a unit mass at loss 0.
-  Only the rest is differenced here, so that nothing cancels, and the caller
-  adds the unit mass.
-
-  Args:
-    excess: Profile less [1 - a]_+ at increasing losses, shape [n].
-    gaps: Differences of the losses, shape [n - 1].
-  """
-  differences = np.diff(np.concatenate([[0.0], excess, excess[-1:]]))
-  ends = np.concatenate([[math.inf], gaps, [math.inf]])
-  left = differences[:-1] / np.expm1(-ends[:-1])
-  with np.errstate(over='ignore'):
-    return left + differences[1:] / np.expm1(ends[1:])
-
-
-def discretize(
-    profile: profiles.Profile, reverse: bool, step: float
-) -> tuple[int, FloatArray, float]:
-  """Returns a round's loss on the multiples of `step`.
-
-  Guarantees:
-    - its hockey-stick divergence is that of the profile at the grid's points,
-      and at least that everywhere.
-
-  Returns:
-    The first grid point in steps, the probabilities from there on, and the
-    probability of an infinite loss.
-  """
-  losses = profile.losses(reverse)
-  first = math.floor(losses[0] / step)
-  last = math.ceil(losses[-1] / step)
-  excess = profile.excess(np.arange(first, last + 1) * step, reverse)
-  masses = connect_dots(excess, np.full(last - first, step))
-  masses[-first] += 1.0
-  return first, np.maximum(masses, 0.0), float(excess[-1])
-
-
-@functools.lru_cache(maxsize=4096)
-def _cumulants(profile: profiles.Profile) -> FloatArray:
-  """Returns bounds on ln E e^(order * loss), for both directions.
-
-  They are those of a distribution that dominates the pair, since it connects
-  dots too: few, but close together where the pair's mass is.
-  """
-  rows = []
-  for reverse in _DIRECTIONS:
-    losses = profile.losses(reverse)
-    masses = connect_dots(profile.excess(losses, reverse), np.diff(losses))
-    masses = np.maximum(masses + (losses == 0.0), 1e-300)
-    exponents = np.outer(_ORDERS, losses) + np.log(masses)
-    rows.append(special.logsumexp(exponents, axis=1))
-  return np.asarray(rows)
-
-
 @functools.lru_cache(maxsize=128)
 def _transforms(
-    profile: profiles.Profile, grid: Grid
-) -> tuple[ComplexArray, FloatArray]:
+  profile: profiles.Profile, grid: Grid
+) -> tuple[arrays.ComplexArray, arrays.FloatArray]:
   """Returns both directions' transforms, and ln P(loss is finite)."""
   rows, finite = [], []
-  for reverse in _DIRECTIONS:
-    first, masses, infinite = discretize(profile, reverse, grid.step)
+  for reverse in discretization.DIRECTIONS:
+    first, masses, infinite = discretization.discretize(
+      profile, reverse, grid.step
+    )
     folded = np.zeros(-(-masses.size // grid.size) * grid.size)
     folded[: masses.size] = masses
     folded = folded.reshape(-1, grid.size).sum(axis=0)
@@ -122,8 +59,8 @@ def _transforms(
 
 @functools.lru_cache(maxsize=64)
 def _power(
-    profile: profiles.Profile, grid: Grid, exponent: int
-) -> ComplexArray:
+  profile: profiles.Profile, grid: Grid, exponent: int
+) -> arrays.ComplexArray:
   """Returns the transforms of `exponent` rounds.
 
   The rounding errors depend on the exponent alone, not on what is cached.
@@ -144,8 +81,8 @@ class _Product:
 
   grid: Grid
   length: int
-  transforms: ComplexArray
-  finite: FloatArray
+  transforms: arrays.ComplexArray
+  finite: arrays.FloatArray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,7 +105,7 @@ class Composition:
 
   runs: tuple[tuple[profiles.Profile, int], ...] = ()
   rounds: int = 0
-  settled: FloatArray | float = 0.0
+  settled: arrays.FloatArray | float = 0.0
   # The product of all runs but the last, for the grid that was used last.
   cache: list[_Product] = dataclasses.field(default_factory=list, repr=False)
 
@@ -176,13 +113,13 @@ class Composition:
     """Returns this composition followed by `count` rounds of `profile`."""
     rounds = self.rounds + count
     if self.runs and self.runs[-1][0] == profile:
-      runs = self.runs[:-1] + ((profile, self.runs[-1][1] + count),)
+      runs = (*self.runs[:-1], (profile, self.runs[-1][1] + count))
       return dataclasses.replace(self, runs=runs, rounds=rounds)
     return Composition(
-        runs=self.runs + ((profile, count),),
-        rounds=rounds,
-        settled=self._cumulants() if self.runs else 0.0,
-        cache=list(self.cache),
+      runs=(*self.runs, (profile, count)),
+      rounds=rounds,
+      settled=self._cumulants() if self.runs else 0.0,
+      cache=list(self.cache),
     )
 
   def epsilon(self, delta: float) -> float:
@@ -192,10 +129,12 @@ class Composition:
     """
     if not self.runs:
       return 0.0
-    bounds = (self._cumulants() - math.log(delta)) / _ORDERS
+    bounds = (self._cumulants() - math.log(delta)) / discretization.ORDERS
     row = int(np.argmax(bounds.min(axis=1)))
     best = int(np.argmin(bounds[row]))
-    step = _step(float(bounds[row, best]), _ORDERS[best], self.rounds)
+    step = _step(
+      float(bounds[row, best]), discretization.ORDERS[best], self.rounds
+    )
     value, used = math.inf, []
     while True:
       grid, tops = self._grid(step, delta)
@@ -204,8 +143,8 @@ class Composition:
       prefix, product = self._products(grid)
       used.append(prefix)
       value, slope = max(
-          self._solve_direction(product, tops, delta, row)
-          for row in range(len(_DIRECTIONS))
+        self._solve_direction(product, tops, delta, row)
+        for row in range(len(discretization.DIRECTIONS))
       )
       # The moments of rare large losses can hide how fast delta falls.
       finer = _step(value, slope, self.rounds)
@@ -216,7 +155,7 @@ class Composition:
     return value
 
   def _solve_direction(
-      self, product: _Product, tops: FloatArray, delta: float, row: int
+    self, product: _Product, tops: arrays.FloatArray, delta: float, row: int
   ) -> tuple[float, float]:
     grid = product.grid
     infinite = -math.expm1(product.finite[row])
@@ -224,22 +163,30 @@ class Composition:
     masses = fft.irfft(product.transforms[row], grid.size)
     return _solve(masses, grid, math.ceil(tops[row] / grid.step), budget)
 
-  def _cumulants(self) -> FloatArray:
+  def _cumulants(self) -> arrays.FloatArray:
     profile, count = self.runs[-1]
-    return np.asarray(self.settled + count * _cumulants(profile))
+    return np.asarray(self.settled + count * discretization.cumulants(profile))
 
-  def _grid(self, step: float, delta: float) -> tuple[Grid, FloatArray]:
+  def _grid(self, step: float, delta: float) -> tuple[Grid, arrays.FloatArray]:
     """Returns a grid for the step, and the losses that the tails start at.
 
     Both directions pass them with probability at most _TAIL_SHARE of delta
     (Chernoff). The cumulants of a grid exceed a round's by at most
     order (1 + order) step^2 / 8 (docs/accounting.md, discretisation).
     """
-    slack = self.rounds * step**2 / 8.0 * _ORDERS * (1.0 + _ORDERS)
+    slack = (
+      self.rounds
+      * step**2
+      / 8.0
+      * discretization.ORDERS
+      * (1.0 + discretization.ORDERS)
+    )
     cumulants = self._cumulants() + slack
     tail = math.log(delta * _TAIL_SHARE)
-    tops = ((cumulants - tail) / _ORDERS).min(axis=1)
-    bottoms = ((cumulants[::-1] - tail) / (1.0 + _ORDERS)).min(axis=1)
+    tops = ((cumulants - tail) / discretization.ORDERS).min(axis=1)
+    bottoms = ((cumulants[::-1] - tail) / (1.0 + discretization.ORDERS)).min(
+      axis=1
+    )
     points = max(float(np.max(tops + bottoms)) / step + 2.0, 64.0)
     return Grid(step=step, size=2 ** math.ceil(math.log2(points))), tops
 
@@ -255,14 +202,14 @@ class Composition:
 
 
 def _extended(
-    product: _Product, profile: profiles.Profile, count: int
+  product: _Product, profile: profiles.Profile, count: int
 ) -> _Product:
   grid = product.grid
   return _Product(
-      grid=grid,
-      length=product.length + 1,
-      transforms=product.transforms * _power(profile, grid, count),
-      finite=product.finite + count * _transforms(profile, grid)[1],
+    grid=grid,
+    length=product.length + 1,
+    transforms=product.transforms * _power(profile, grid, count),
+    finite=product.finite + count * _transforms(profile, grid)[1],
   )
 
 
@@ -283,7 +230,7 @@ def _step(epsilon: float, slope: float, rounds: int) -> float:
 
 
 def _solve(
-    masses: FloatArray, grid: Grid, top: int, budget: float
+  masses: arrays.FloatArray, grid: Grid, top: int, budget: float
 ) -> tuple[float, float]:
   """Returns the epsilon where the composed divergence falls to `budget`.
 

@@ -26,28 +26,28 @@ import dataclasses
 import math
 
 import numpy as np
-import numpy.typing as npt
 from scipy import special
 
-FloatArray = npt.NDArray[np.float64]
+from tff_secagg_ext.accounting import arrays
 
 # How many standard deviations of the noise the finite losses cover. What lies
 # beyond is counted as an infinite loss: 7.6e-24 a round.
 _REACH = 10.0
 _POINTS = 400
+_LEAST_GAP = 1e-6
 
 
-def _mills(t: FloatArray) -> FloatArray:
+def _mills(t: arrays.FloatArray) -> arrays.FloatArray:
   """Mills' ratio, (1 - Phi(t)) / phi(t)."""
   ratio = math.sqrt(math.pi / 2.0) * special.erfcx(t / math.sqrt(2.0))
   return np.asarray(ratio)
 
 
-def _density(t: FloatArray) -> FloatArray:
-  return np.exp(-0.5 * t * t) / math.sqrt(2.0 * math.pi)
+def _density(t: arrays.FloatArray) -> arrays.FloatArray:
+  return np.asarray(np.exp(-0.5 * t * t) / math.sqrt(2.0 * math.pi))
 
 
-def gaussian(m: float, epsilon: FloatArray) -> FloatArray:
+def gaussian(m: float, epsilon: arrays.FloatArray) -> arrays.FloatArray:
   """Returns H_a(phi_m, phi_0) for epsilon >= 0; infinite ones give 0.
 
   Phi(m/2 - epsilon/m) - e^epsilon Phi(-m/2 - epsilon/m), in the tail written
@@ -63,7 +63,7 @@ def gaussian(m: float, epsilon: FloatArray) -> FloatArray:
   return np.maximum(np.where(t > 0.0, tail, bulk), 0.0)
 
 
-def _log_odds(q: float, epsilon: FloatArray) -> FloatArray:
+def _log_odds(q: float, epsilon: arrays.FloatArray) -> arrays.FloatArray:
   """Returns ln(1 + (e^epsilon - 1)/q), -infinity where there is none."""
   near = np.clip(epsilon, -0.5, 0.5)
   cut = np.maximum(epsilon, math.log1p(-q) if q < 1.0 else -math.inf)
@@ -75,18 +75,25 @@ def _log_odds(q: float, epsilon: FloatArray) -> FloatArray:
   return np.where(np.abs(epsilon) > 0.5, high, low)
 
 
-def poisson_present(m: float, q: float, epsilon: FloatArray) -> FloatArray:
+def poisson_present(
+  m: float, q: float, epsilon: arrays.FloatArray
+) -> arrays.FloatArray:
   """Returns H_a((1-q) phi_0 + q phi_m, phi_0) for epsilon >= 0."""
-  return q * gaussian(m, _log_odds(q, epsilon))
+  return np.asarray(q * gaussian(m, _log_odds(q, epsilon)))
 
 
-def poisson_absent(m: float, q: float, epsilon: FloatArray) -> FloatArray:
+def poisson_absent(
+  m: float, q: float, epsilon: arrays.FloatArray
+) -> arrays.FloatArray:
   """Returns H_a(phi_0, (1-q) phi_0 + q phi_m) for epsilon >= 0."""
   odds = _log_odds(q, -epsilon)
-  return q * np.exp(np.minimum(epsilon + odds, 0.0)) * gaussian(m, -odds)
+  shares = np.exp(np.minimum(epsilon + odds, 0.0))
+  return np.asarray(q * shares * gaussian(m, -odds))
 
 
-def fixed_present(m: float, q: float, epsilon: FloatArray) -> FloatArray:
+def fixed_present(
+  m: float, q: float, epsilon: arrays.FloatArray
+) -> arrays.FloatArray:
   """Returns H_a((1-q) phi_0 + q phi_2m, (1-q) phi_0 + q phi_m), epsilon >= 0.
 
   The likelihood ratio passes a once, at the positive root of a quadratic in
@@ -100,59 +107,65 @@ def fixed_present(m: float, q: float, epsilon: FloatArray) -> FloatArray:
     log_kappa = log_kappa + np.log1p(-q) - math.log(q)
   ratio = np.exp(np.log(4.0) - m * m + log_kappa - 2.0 * epsilon)
   x = (
-      epsilon - math.log(2.0) + 1.5 * m * m + np.log1p(np.sqrt(1.0 + ratio))
+    epsilon - math.log(2.0) + 1.5 * m * m + np.log1p(np.sqrt(1.0 + ratio))
   ) / m
   t = x - 2.0 * m
   far = np.maximum(t, 0.0)
   first = np.exp(np.minimum(epsilon - far * m - m * m / 2.0, 0.0))
   top = _mills(far)
   tail = _density(far) * (
-      first * (top - _mills(far + m))
-      + (1.0 - first) * (top - _mills(far + 2.0 * m))
+    first * (top - _mills(far + m))
+    + (1.0 - first) * (top - _mills(far + 2.0 * m))
   )
   near = np.minimum(t, 0.0)
   bulk = (
-      special.ndtr(-near)
-      - np.exp(np.minimum(epsilon + special.log_ndtr(-near - m), 0.0))
-      - np.exp(np.minimum(log_kappa + special.log_ndtr(-near - 2 * m), 0.0))
+    special.ndtr(-near)
+    - np.exp(np.minimum(epsilon + special.log_ndtr(-near - m), 0.0))
+    - np.exp(np.minimum(log_kappa + special.log_ndtr(-near - 2 * m), 0.0))
   )
-  return q * np.maximum(np.where(t > 0.0, tail, bulk), 0.0)
+  return np.asarray(q * np.maximum(np.where(t > 0.0, tail, bulk), 0.0))
 
 
-def _log_mix(q: float, exponent: FloatArray) -> FloatArray:
+def _log_mix(q: float, exponent: arrays.FloatArray) -> arrays.FloatArray:
   """ln(1 - q + q e^exponent)."""
   rest = math.log1p(-q) if q < 1.0 else -math.inf
   return np.asarray(np.logaddexp(rest, math.log(q) + exponent))
 
 
-def _points(distance: float) -> FloatArray:
+def _points(distance: float) -> arrays.FloatArray:
   return np.linspace(0.0, distance + _REACH, _POINTS + 1)[1:]
 
 
-def _poisson_present_losses(m: float, q: float) -> FloatArray:
+def _poisson_present_losses(m: float, q: float) -> arrays.FloatArray:
   # At x = m/2 + t the exponent m x - m^2/2 is m t.
   return _log_mix(q, m * _points(m / 2.0))
 
 
-def _poisson_absent_losses(m: float, q: float) -> FloatArray:
+def _poisson_absent_losses(m: float, q: float) -> arrays.FloatArray:
   return -_log_mix(q, -m * _points(m / 2.0))
 
 
-def _fixed_present_losses(m: float, q: float) -> FloatArray:
+def _fixed_present_losses(m: float, q: float) -> arrays.FloatArray:
   x = 1.5 * m + _points(m / 2.0)
   numerator = _log_mix(q, 2.0 * m * x - 2.0 * m * m)
   return numerator - _log_mix(q, m * x - m * m / 2.0)
 
 
-_Tail = Callable[[float, float, FloatArray], FloatArray]
-_Losses = Callable[[float, float], FloatArray]
+def _apart(losses: arrays.FloatArray) -> arrays.FloatArray:
+  """Drops what is too close to the loss before it to be told from it."""
+  gaps = np.diff(losses, prepend=0.0)
+  return losses[gaps > _LEAST_GAP * losses[-1]]
+
+
+_Tail = Callable[[float, float, arrays.FloatArray], arrays.FloatArray]
+_Losses = Callable[[float, float], arrays.FloatArray]
 _POISSON = (
-    (poisson_present, _poisson_present_losses),
-    (poisson_absent, _poisson_absent_losses),
+  (poisson_present, _poisson_present_losses),
+  (poisson_absent, _poisson_absent_losses),
 )
 _TABLE: Mapping[str, tuple[tuple[_Tail, _Losses], ...]] = {
-    'poisson': _POISSON,
-    'fixed': ((fixed_present, _fixed_present_losses), _POISSON[0]),
+  'poisson': _POISSON,
+  'fixed': ((fixed_present, _fixed_present_losses), _POISSON[0]),
 }
 
 
@@ -170,17 +183,20 @@ class Profile:
   m: float
   q: float
 
-  def losses(self, reverse: bool) -> FloatArray:
+  def losses(self, reverse: bool) -> arrays.FloatArray:
     """Returns losses that cover the pair's, increasing, 0 among them.
 
     They are the losses at evenly spaced outcomes, and dense where the pair's
     mass is. What is beyond the last has a probability below 1e-23.
     """
     (_, above), (_, below) = self._sides(reverse)
-    up, down = above(self.m, self.q), below(self.m, self.q)
-    return np.unique(np.concatenate([-down, [0.0], up]))
+    up = _apart(above(self.m, self.q))
+    down = _apart(below(self.m, self.q))
+    return np.concatenate([-down[::-1], [0.0], up])
 
-  def excess(self, epsilon: FloatArray, reverse: bool) -> FloatArray:
+  def excess(
+    self, epsilon: arrays.FloatArray, reverse: bool
+  ) -> arrays.FloatArray:
     """Returns H_a(P, Q) - [1 - a]_+ at a = e^epsilon, for any real epsilon.
 
     What is taken off is the profile of P = Q: what is left is small where the
@@ -193,12 +209,10 @@ class Profile:
     (above, _), (below, _) = self._sides(reverse)
     up = above(self.m, self.q, np.maximum(epsilon, 0.0))
     down = below(self.m, self.q, np.maximum(-epsilon, 0.0))
-    return np.where(
-        epsilon >= 0.0, up, np.exp(np.minimum(epsilon, 0.0)) * down
-    )
+    return np.where(epsilon >= 0.0, up, np.exp(np.minimum(epsilon, 0.0)) * down)
 
   def _sides(
-      self, reverse: bool
+    self, reverse: bool
   ) -> tuple[tuple[_Tail, _Losses], tuple[_Tail, _Losses]]:
     present, absent = _TABLE[self.kind]
     return (absent, present) if reverse else (present, absent)

@@ -17,11 +17,10 @@ The compatibility promise of `events` holds for these classes too.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, Union
+from typing import TypeAlias
 
 from tff_secagg_ext import _validate
 
-Adjacency = Literal['zero_out', 'substitution']
 ADJACENCIES: tuple[str, ...] = ('zero_out', 'substitution')
 
 
@@ -36,7 +35,7 @@ class NoSampling:
     adjacency: The relation of the run, 'zero_out' or 'substitution'.
   """
 
-  adjacency: Adjacency = 'zero_out'
+  adjacency: str = 'zero_out'
 
   def __post_init__(self) -> None:
     _validate.check_choice(self.adjacency, 'adjacency', ADJACENCIES)
@@ -71,21 +70,22 @@ class PoissonSampling:
 
   def __post_init__(self) -> None:
     value = _validate.check_float(
-        self.probability,
-        'probability',
-        minimum=0.0,
-        maximum=1.0,
-        remedy='It is the expected cohort over the population.',
+      self.probability,
+      'probability',
+      minimum=0.0,
+      maximum=1.0,
+      remedy='It is the expected cohort over the population.',
     )
     if value == 0.0:
       raise ValueError(
-          '`probability` must be above 0. Found 0.0. A round that nobody can '
-          'join releases nothing: record it with no events.'
+        '`probability` must be above 0. Found 0.0. A round that nobody can '
+        'join releases nothing: record it with no events.'
       )
     object.__setattr__(self, 'probability', value)
 
   @property
-  def adjacency(self) -> Adjacency:
+  def adjacency(self) -> str:
+    """The relation of the run: zero-out."""
     return 'zero_out'
 
   @property
@@ -117,16 +117,16 @@ class FixedSizeSampling:
 
   cohort: int
   population: int
-  adjacency: Adjacency = 'zero_out'
+  adjacency: str = 'zero_out'
 
   def __post_init__(self) -> None:
     population = _validate.check_int(self.population, 'population', minimum=1)
     cohort = _validate.check_int(
-        self.cohort,
-        'cohort',
-        minimum=1,
-        maximum=population,
-        remedy='A cohort is drawn without replacement from the population.',
+      self.cohort,
+      'cohort',
+      minimum=1,
+      maximum=population,
+      remedy='A cohort is drawn without replacement from the population.',
     )
     _validate.check_choice(self.adjacency, 'adjacency', ADJACENCIES)
     object.__setattr__(self, 'population', population)
@@ -138,4 +138,4 @@ class FixedSizeSampling:
     return self.cohort / self.population
 
 
-Sampling = Union[NoSampling, PoissonSampling, FixedSizeSampling]
+Sampling: TypeAlias = NoSampling | PoissonSampling | FixedSizeSampling

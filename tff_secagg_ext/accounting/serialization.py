@@ -12,23 +12,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import json
-from typing import Any, NoReturn, Union
+from typing import Any, NoReturn, TypeAlias
 
 from tff_secagg_ext.accounting import events as events_lib
 from tff_secagg_ext.accounting import sampling as sampling_lib
 
-Recordable = Union[
-    events_lib.Event, sampling_lib.Sampling, events_lib.Round
-]
+Recordable: TypeAlias = (
+  events_lib.Event | sampling_lib.Sampling | events_lib.Round
+)
 
 _VERSION = 1
 _KINDS: Mapping[str, type[Any]] = {
-    'noised_sum': events_lib.NoisedSumEvent,
-    'unaccounted': events_lib.UnaccountedEvent,
-    'no_sampling': sampling_lib.NoSampling,
-    'poisson_sampling': sampling_lib.PoissonSampling,
-    'fixed_size_sampling': sampling_lib.FixedSizeSampling,
-    'round': events_lib.Round,
+  'noised_sum': events_lib.NoisedSumEvent,
+  'unaccounted': events_lib.UnaccountedEvent,
+  'no_sampling': sampling_lib.NoSampling,
+  'poisson_sampling': sampling_lib.PoissonSampling,
+  'fixed_size_sampling': sampling_lib.FixedSizeSampling,
+  'round': events_lib.Round,
 }
 _NAMES = {cls: kind for kind, cls in _KINDS.items()}
 
@@ -44,10 +44,10 @@ def to_json(value: Recordable) -> str:
     TypeError: If `value` is of no kind that can be recorded.
   """
   return json.dumps(
-      _to_object(value),
-      sort_keys=True,
-      separators=(',', ':'),
-      allow_nan=False,
+    _to_object(value),
+    sort_keys=True,
+    separators=(',', ':'),
+    allow_nan=False,
   )
 
 
@@ -61,19 +61,20 @@ def from_json(text: str) -> Recordable:
   """
   if not isinstance(text, str):
     raise TypeError(
-        f'`text` must be a JSON string. Found {text!r}. Give what to_json '
-        'returned.'
+      f'`text` must be a JSON string. Found {text!r}. Give what to_json '
+      'returned.'
     )
   try:
     parsed = json.loads(
-        text, object_pairs_hook=_unique, parse_constant=_no_constant
+      text, object_pairs_hook=_unique, parse_constant=_no_constant
     )
   except json.JSONDecodeError as error:
     raise ValueError(
-        f'`text` must be valid JSON. Found {text[:80]!r}: {error}. Give what '
-        'to_json returned.'
+      f'`text` must be valid JSON. Found {text[:80]!r}: {error}. Give what '
+      'to_json returned.'
     ) from error
-  return _from_object(parsed)
+  value: Recordable = _from_object(parsed)
+  return value
 
 
 def _to_object(value: Any) -> Any:
@@ -81,8 +82,8 @@ def _to_object(value: Any) -> Any:
   if kind is None:
     listed = ', '.join(sorted(cls.__name__ for cls in _NAMES))
     raise TypeError(
-        f'`value` must be one of {listed}. Found {value!r}. Nothing else can '
-        'be recorded.'
+      f'`value` must be one of {listed}. Found {value!r}. Nothing else can '
+      'be recorded.'
     )
   record = {'kind': kind, 'version': _VERSION}
   for field in dataclasses.fields(value):
@@ -98,17 +99,17 @@ def _to_object(value: Any) -> Any:
 def _from_object(record: Any) -> Any:
   if not isinstance(record, dict):
     raise ValueError(
-        f'A record must be a JSON object. Found {record!r}. Give what to_json '
-        'returned.'
+      f'A record must be a JSON object. Found {record!r}. Give what to_json '
+      'returned.'
     )
   cls = _class_of(record)
   names = {field.name for field in dataclasses.fields(cls)}
   found = set(record) - {'kind', 'version'}
   if found != names:
     raise ValueError(
-        f'A record of kind {record["kind"]!r} must have the fields '
-        f'{sorted(names)}. Found unknown {sorted(found - names)}, missing '
-        f'{sorted(names - found)}. Another version may have written it.'
+      f'A record of kind {record["kind"]!r} must have the fields '
+      f'{sorted(names)}. Found unknown {sorted(found - names)}, missing '
+      f'{sorted(names - found)}. Another version may have written it.'
     )
   return cls(**{name: _from_content(record[name]) for name in names})
 
@@ -117,13 +118,13 @@ def _class_of(record: Mapping[str, Any]) -> type[Any]:
   kind, version = record.get('kind'), record.get('version')
   if not isinstance(kind, str) or kind not in _KINDS:
     raise ValueError(
-        f'`kind` must be one of {sorted(_KINDS)}. Found {kind!r}. Another '
-        'version may have written it.'
+      f'`kind` must be one of {sorted(_KINDS)}. Found {kind!r}. Another '
+      'version may have written it.'
     )
   if type(version) is not int or version != _VERSION:
     raise ValueError(
-        f'`version` must be {_VERSION}. Found {version!r}. Read it with the '
-        'release that wrote it, or a later one.'
+      f'`version` must be {_VERSION}. Found {version!r}. Read it with the '
+      'release that wrote it, or a later one.'
     )
   return _KINDS[kind]
 
@@ -139,12 +140,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   if len(record) != len(pairs):
     names = [name for name, _ in pairs]
     raise ValueError(
-        f'A record must have each field once. Found {names}. It was altered.'
+      f'A record must have each field once. Found {names}. It was altered.'
     )
   return record
 
 
 def _no_constant(name: str) -> NoReturn:
   raise ValueError(
-      f'Numbers must be finite. Found {name}. No event has such a field.'
+    f'Numbers must be finite. Found {name}. No event has such a field.'
   )

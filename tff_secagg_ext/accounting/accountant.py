@@ -215,11 +215,8 @@ def _unamplified(total: costs.Cost, delta: float) -> Epsilon:
   else:
     # Factors within e^c of a Gaussian add at most slack * a / (a - 1).
     orders = renyi.ORDERS
-    divergences = np.asarray(
-      total.divergences
-      + orders * total.squared_ratio / 2.0
-      + total.slack * orders / (orders - 1.0)
-    )
+    gaussians = total.squared_ratio / 2.0 + total.slack / (orders - 1.0)
+    divergences = np.add(total.divergences, orders * gaussians)
     value = renyi.epsilon_from_renyi(divergences, delta)
   if math.isinf(value):
     return Epsilon(

@@ -154,7 +154,7 @@ def _fixed_present_losses(m: float, q: float) -> arrays.FloatArray:
 def _apart(losses: arrays.FloatArray) -> arrays.FloatArray:
   """Drops what is too close to the loss before it to be told from it."""
   gaps = np.diff(losses, prepend=0.0)
-  return losses[gaps > _LEAST_GAP * losses[-1]]
+  return np.asarray(losses[gaps > _LEAST_GAP * losses[-1]])
 
 
 _Tail = Callable[[float, float, arrays.FloatArray], arrays.FloatArray]

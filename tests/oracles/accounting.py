@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Naive oracles for the accounting: sums and integrals, straight from the page.
+
+Nothing here is fast, and nothing is shared with the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import functools
+import math
+
+import mpmath
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+FloatArray = npt.NDArray[np.float64]
+
+mpmath.mp.dps = 60
+
+
+def sum_of_discrete_gaussians(
+  variances: Sequence[float], reach: int
+) -> list[mpmath.mpf]:
+  """P(sum = k) for k = -reach..reach, by direct convolution of 60 digits."""
+  laws = []
+  for variance in variances:
+    weights = [
+      mpmath.exp(-mpmath.mpf(k * k) / (2 * mpmath.mpf(variance)))
+      for k in range(-reach, reach + 1)
+    ]
+    total = mpmath.fsum(weights)
+    laws.append([w / total for w in weights])
+  return functools.reduce(_convolve, laws)
+
+
+def _convolve(
+  one: Sequence[mpmath.mpf], other: Sequence[mpmath.mpf]
+) -> list[mpmath.mpf]:
+  reach = len(one) // 2
+  return [
+    mpmath.fsum(
+      one[j + reach] * other[k - j + reach]
+      for j in range(max(-reach, k - reach), min(reach, k + reach) + 1)
+    )
+    for k in range(-reach, reach + 1)
+  ]
+
+
+def hockey_stick(p: FloatArray, q: FloatArray, a: float) -> float:
+  """sum [p - a q]_+ over all outcomes."""
+  return float(np.maximum(p - a * q, 0.0).sum())
+
+
+def normal(x: FloatArray, centre: float) -> FloatArray:
+  """Density of N(centre, 1)."""
+  return np.exp(-0.5 * (x - centre) ** 2) / math.sqrt(2.0 * math.pi)
+
+
+def mixture_divergence(
+  p: Sequence[tuple[float, float]], q: Sequence[tuple[float, float]], a: float
+) -> float:
+  """H_a of two mixtures of unit normals, (weight, centre) each, by a sum."""
+  centres = [c for _, c in [*p, *q]]
+  x = np.linspace(min(centres) - 12.0, max(centres) + 12.0, 200_001)
+  densities = [
+    np.sum([w * normal(x, c) for w, c in mixture], axis=0)
+    for mixture in (p, q)
+  ]
+  return hockey_stick(*densities, a) * float(x[1] - x[0])
+
+
+def plane_divergences(
+  u: tuple[float, float],
+  v: tuple[float, float],
+  q: float,
+  levels: Sequence[float],
+) -> list[float]:
+  """H_a((1-q) phi_0 + q phi_u, (1-q) phi_0 + q phi_v) in the plane."""
+  step = 0.1
+  axis = np.arange(-10.0, 10.0 + step, step)
+  first, second = np.meshgrid(axis, axis, indexing='ij')
+
+  def density(centre: tuple[float, float]) -> FloatArray:
+    return normal(first, centre[0]) * normal(second, centre[1]) * step**2
+
+  rest = (1.0 - q) * density((0.0, 0.0))
+  p = rest + q * density(u)
+  other = rest + q * density(v)
+  return [hockey_stick(p, other, a) for a in levels]
+
+
+def composed_epsilon(
+  losses: Callable[[FloatArray], FloatArray],
+  weights: Callable[[FloatArray], FloatArray],
+  rounds: int,
+  delta: float,
+  round_up: bool,
+) -> float:
+  """Epsilon of `rounds` equal rounds, losses rounded up or down to a grid.
+
+  Args:
+    losses: The loss at each of the edges of small cells, increasing.
+    weights: P(outcome below each edge).
+    rounds: How often.
+    delta: The delta.
+    round_up: Whether the result is an upper or a lower bound.
+  """
+  edges = np.linspace(-14.0, 34.0, 480_001)
+  at_edges = losses(edges)
+  masses = np.diff(weights(edges))
+  chosen = at_edges[1:] if round_up else at_edges[:-1]
+  step, size = 2e-4, 2**20
+  index = np.ceil(chosen / step) if round_up else np.floor(chosen / step)
+  law = np.bincount(index.astype(int) % size, masses, minlength=size)
+  composed = np.fft.irfft(np.fft.rfft(law) ** rounds, size)
+  values = (np.arange(size) - size // 4) * step
+  composed = np.roll(composed, size // 4)
+  low, high = 0.0, float(values[-1])
+  for _ in range(60):
+    middle = (low + high) / 2.0
+    above = values > middle
+    gain = -np.expm1(middle - values[above])
+    if float((composed[above] * gain).sum()) > delta:
+      low = middle
+    else:
+      high = middle
+  return high
+
+
+def fixed_size_losses(m: float, q: float) -> Callable[[FloatArray], FloatArray]:
+  """Loss of (1-q) phi_0 + q phi_2m against (1-q) phi_0 + q phi_m at x."""
+
+  def losses(x: FloatArray) -> FloatArray:
+    top = np.log1p(q * np.expm1(2.0 * m * x - 2.0 * m * m))
+    return top - np.log1p(q * np.expm1(m * x - m * m / 2.0))
+
+  return losses
+
+
+def normal_cdf(x: FloatArray) -> FloatArray:
+  return np.asarray(special.ndtr(x))

@@ -158,8 +158,8 @@ class Composition:
     self, product: _Product, tops: arrays.FloatArray, delta: float, row: int
   ) -> tuple[float, float]:
     grid = product.grid
-    infinite = -math.expm1(product.finite[row])
-    budget = delta * (1.0 - _TAIL_SHARE) - infinite
+    lost = -math.expm1(product.finite[row]) + self.rounds * profiles.BEYOND
+    budget = delta * (1.0 - _TAIL_SHARE) - lost
     masses = fft.irfft(product.transforms[row], grid.size)
     return _solve(masses, grid, math.ceil(tops[row] / grid.step), budget)
 

@@ -30,9 +30,10 @@ from scipy import special
 
 from tff_secagg_ext.accounting import arrays
 
-# How many standard deviations of the noise the finite losses cover. What lies
-# beyond is counted as an infinite loss: 7.6e-24 a round.
+# How many standard deviations of the noise the losses cover, and a bound on
+# the probability of what lies beyond, 1 - Phi(10).
 _REACH = 10.0
+BEYOND = 1e-23
 _POINTS = 400
 _LEAST_GAP = 1e-6
 
@@ -152,9 +153,10 @@ def _fixed_present_losses(m: float, q: float) -> arrays.FloatArray:
 
 
 def _apart(losses: arrays.FloatArray) -> arrays.FloatArray:
-  """Drops what is too close to the loss before it to be told from it."""
-  gaps = np.diff(losses, prepend=0.0)
-  return np.asarray(losses[gaps > _LEAST_GAP * losses[-1]])
+  """Drops what is too close to the next loss to be told from it."""
+  least = _LEAST_GAP * losses[-1]
+  gaps = np.diff(losses, append=math.inf)
+  return np.asarray(losses[(gaps > least) & (losses > least)])
 
 
 _Tail = Callable[[float, float, arrays.FloatArray], arrays.FloatArray]
@@ -187,7 +189,7 @@ class Profile:
     """Returns losses that cover the pair's, increasing, 0 among them.
 
     They are the losses at evenly spaced outcomes, and dense where the pair's
-    mass is. What is beyond the last has a probability below 1e-23.
+    mass is. What is beyond the last has a probability of at most BEYOND.
     """
     (_, above), (_, below) = self._sides(reverse)
     up = _apart(above(self.m, self.q))

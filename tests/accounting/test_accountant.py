@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both views of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+
+import hypothesis
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from tff_secagg_ext import accounting
+from tff_secagg_ext.accounting import gaussian, renyi
+
+_EVENT = accounting.NoisedSumEvent(
+  'distributed_dgauss', 1000.0, 100.0, 100, 1024
+)
+_SKELLAM = dataclasses.replace(_EVENT, mechanism='distributed_skellam')
+_NONE = accounting.NoSampling()
+_POISSON = accounting.PoissonSampling(0.1)
+_FIXED = accounting.FixedSizeSampling(100, 1000)
+_SUBSTITUTION = accounting.FixedSizeSampling(100, 1000, 'substitution')
+
+
+def _round(
+  *events: accounting.Event, sampling: accounting.Sampling = _POISSON
+) -> accounting.Round:
+  return accounting.Round(events, sampling)
+
+
+def _release(*rounds: accounting.Round, delta: float = 1e-5) -> float:
+  return accounting.release_epsilon(rounds, delta).value
+
+
+def _server(*rounds: accounting.Round, delta: float = 1e-5) -> float:
+  return accounting.server_epsilon(rounds, delta).value
+
+
+def test_nothing_released_costs_nothing() -> None:
+  zero = accounting.Epsilon(0.0)
+  assert accounting.release_epsilon([], 1e-5) == zero
+  assert accounting.release_epsilon([_round()], 1e-5) == zero
+  assert accounting.server_epsilon([_round()], 1e-5) == zero
+  assert accounting.server_epsilon([_round()], 1e-5, 1) == zero
+
+
+def test_without_sampling_both_views_are_the_gaussian_mechanism() -> None:
+  rounds = [_round(_EVENT, sampling=_NONE)] * 4
+  exact = gaussian.epsilon(2.0 * 1000 / math.sqrt(100 * 100**2 - 3), 1e-5)
+  assert _release(*rounds) == pytest.approx(exact, rel=1e-9)
+  assert _server(*rounds) == pytest.approx(exact, rel=1e-9)
+
+
+def test_order_of_the_samplings() -> None:
+  def cost(sampling: accounting.Sampling) -> float:
+    return _release(*[_round(_EVENT, sampling=sampling)] * 20)
+
+  whole = accounting.NoSampling('substitution')
+  assert cost(_POISSON) < cost(_FIXED) < cost(_SUBSTITUTION) < cost(whole)
+  assert cost(_FIXED) < cost(_NONE) < cost(whole)
+
+
+def test_server_sees_who_took_part() -> None:
+  one = _round(_EVENT, sampling=_NONE)
+  for sampling in (_POISSON, _FIXED):
+    assert _server(_round(_EVENT, sampling=sampling)) == _server(one)
+
+
+def test_substitution_doubles_the_sensitivity() -> None:
+  wide = dataclasses.replace(_EVENT, l2_sensitivity=2000.0)
+  assert _server(_round(_EVENT, sampling=_SUBSTITUTION)) == _server(
+    _round(wide)
+  )
+  whole = accounting.NoSampling('substitution')
+  assert _release(_round(_EVENT, sampling=whole)) == _release(
+    _round(wide, sampling=_NONE)
+  )
+
+
+def test_shares_that_each_view_is_protected_by() -> None:
+  def at(shares: int) -> accounting.Round:
+    event = dataclasses.replace(_EVENT, client_shares=shares)
+    return _round(event)
+
+  mixed = _round(
+    dataclasses.replace(
+      _EVENT, client_shares=60, server_shares=40, colluders=10
+    )
+  )
+  assert _release(mixed) == _release(at(100))
+  assert _server(mixed) == _server(at(50))
+
+
+def test_events_of_one_round_share_its_cohort() -> None:
+  """They are amplified together, not each by itself."""
+  both = _round(_EVENT, _EVENT)
+  single = _round(
+    dataclasses.replace(_EVENT, l2_sensitivity=1000.0 * math.sqrt(2.0))
+  )
+  assert _release(both) == pytest.approx(_release(single), rel=1e-9)
+  assert _release(both) > _release(_round(_EVENT), _round(_EVENT))
+
+
+def test_truncated_rounds_are_not_amplified() -> None:
+  usual = [_round(_EVENT)] * 20
+  cut = _round(_EVENT, sampling=_NONE)
+  assert _release(*usual, cut) > _release(*usual, _round(_EVENT)) * 1.2
+  assert _release(*usual, cut) < _release(cut) + _release(*usual)
+
+
+def test_unaccounted_makes_both_views_infinite_by_name() -> None:
+  hidden = accounting.UnaccountedEvent(('zeroing quantile is exact',))
+  rounds = [_round(_EVENT), _round(_EVENT, hidden), _round(hidden)]
+  for found in (
+    accounting.release_epsilon(rounds, 1e-5),
+    accounting.server_epsilon(rounds, 1e-5),
+    accounting.server_epsilon(rounds, 1e-5, 0),
+  ):
+    assert found == accounting.Epsilon(math.inf, hidden.reasons)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'release', 'server'),
+  [
+    ({'share_stddev': 0.0}, 'no noise', 'no noise'),
+    ({'client_shares': 0}, 'no noise: 0 client shares', 'no noise'),
+    ({'colluders': 100}, None, '100 client shares less 100 colluders'),
+    ({'share_stddev': 0.1}, 'too small for Gaussian', 'too small'),
+    ({'share_stddev': 0.1, 'client_shares': 1}, '1 shares of', '1 shares'),
+    ({'l2_sensitivity': 1e12}, 'noise too small', 'noise too small'),
+    (
+      {'share_stddev': 0.5, 'dimension': 10**7},
+      'slack of the lemma',
+      'slack of the lemma',
+    ),
+  ],
+)
+def test_noise_that_hides_nothing(
+  changes: dict[str, float], release: str | None, server: str
+) -> None:
+  event = dataclasses.replace(_EVENT, **changes)
+  found = accounting.server_epsilon([_round(event)], 1e-5)
+  assert math.isinf(found.value)
+  assert server in found.reasons[0]
+  found = accounting.release_epsilon([_round(event)], 1e-5)
+  assert math.isinf(found.value) == (release is not None)
+  assert (release or '') in ''.join(found.reasons)
+
+
+def test_slack_is_added_and_taken_off_delta() -> None:
+  event = dataclasses.replace(_EVENT, share_stddev=0.9, l2_sensitivity=5.0)
+  wide = dataclasses.replace(event, dimension=1)
+  gap = _release(_round(event)) - _release(_round(wide))
+  assert 1e-3 < gap < 10.0
+
+
+def test_skellam_is_not_amplified() -> None:
+  rounds = [_round(_SKELLAM)] * 10
+  exact = renyi.epsilon_from_renyi(
+    10 * renyi.skellam_renyi(1000.0, 100 * 100.0**2, 1024), 1e-5
+  )
+  assert _release(*rounds) == pytest.approx(exact)
+  assert _server(*rounds) == pytest.approx(exact)
+  assert _server(*rounds) > _server(*[_round(_EVENT)] * 10)
+
+
+def test_skellam_and_gaussian_rounds_add_in_renyi_divergence() -> None:
+  mixed = [_round(_SKELLAM), _round(_EVENT)]
+  assert _server(*mixed) == pytest.approx(
+    _server(_round(_SKELLAM), _round(_SKELLAM)), rel=1e-3
+  )
+  assert _release(*mixed) == _server(*mixed)
+
+
+def test_worst_participations_count() -> None:
+  loud = _round(dataclasses.replace(_EVENT, client_shares=50))
+  rounds = [_round(_EVENT), loud, _round(_EVENT), loud, _round(_EVENT)]
+
+  def capped(limit: int | None) -> float:
+    return accounting.server_epsilon(rounds, 1e-5, limit).value
+
+  assert capped(0) == 0.0
+  assert capped(1) == pytest.approx(_server(loud))
+  assert capped(2) == pytest.approx(_server(loud, loud))
+  assert capped(3) == pytest.approx(_server(loud, loud, _round(_EVENT)))
+  assert capped(5) == capped(99) == pytest.approx(capped(None))
+
+
+def test_worst_participations_of_skellam_rounds() -> None:
+  rounds = [_round(_SKELLAM)] * 7
+  assert accounting.server_epsilon(rounds, 1e-5, 3).value == pytest.approx(
+    _server(*rounds[:3])
+  )
+
+
+_rounds = st.lists(
+  st.builds(
+    lambda shares, sampling: _round(
+      dataclasses.replace(_EVENT, client_shares=shares), sampling=sampling
+    ),
+    st.sampled_from([100, 90]),
+    st.sampled_from([_POISSON, _FIXED, _NONE]),
+  ),
+  min_size=1,
+  max_size=8,
+)
+
+
+@hypothesis.given(_rounds)
+@hypothesis.settings(max_examples=25)
+def test_accountant_gives_the_numbers_of_the_functions(
+  rounds: list[accounting.Round],
+) -> None:
+  account = accounting.Accountant(1e-5)
+  before = 0.0
+  for number, a_round in enumerate(rounds, 1):
+    account = account.with_round(a_round)
+    found = account.release()
+    assert account.rounds == number
+    assert found == accounting.release_epsilon(rounds[:number], 1e-5)
+    assert account.server() == accounting.server_epsilon(rounds[:number], 1e-5)
+    assert account.server(2) == accounting.server_epsilon(
+      rounds[:number], 1e-5, 2
+    )
+    assert found.value >= before * (1 - 1e-3)
+    assert found.value <= account.server().value * 1.001
+    before = found.value
+
+
+def test_accountant_is_left_as_it_was() -> None:
+  account = accounting.Accountant(1e-5).with_round(_round(_EVENT), 3)
+  before = account.release()
+  later = account.with_round(_round(_EVENT))
+  assert later.release().value > before.value
+  assert account.release() == before
+  assert (account.rounds, later.rounds) == (3, 4)
+
+
+def test_epsilon_falls_with_delta() -> None:
+  rounds = [_round(_EVENT)] * 50
+  values = [_release(*rounds, delta=10.0**-k) for k in range(1, 12)]
+  assert np.all(np.diff(values) > 0.0)
+
+
+def test_reading_after_each_round_is_quick() -> None:
+  """Typically well below 5 ms; the median leaves slow machines a margin."""
+  account, times = accounting.Accountant(1e-5), []
+  account = account.with_round(_round(_EVENT), 1900)
+  for _ in range(100):
+    start = time.perf_counter()
+    account = account.with_round(_round(_EVENT))
+    account.release()
+    account.server()
+    times.append(time.perf_counter() - start)
+  assert np.median(times) < 0.02
+
+
+@pytest.mark.parametrize('delta', [0.0, 1.0, -0.1, float('nan'), 2.0])
+def test_delta_outside_the_unit_interval_is_refused(delta: float) -> None:
+  with pytest.raises(ValueError, match=r'`delta` must be (in|finite)'):
+    accounting.Accountant(delta)
+  with pytest.raises(ValueError, match='below one over the population'):
+    accounting.release_epsilon([], delta)
+
+
+def test_two_relations_do_not_compose() -> None:
+  with pytest.raises(ValueError, match='Two relations do not compose'):
+    accounting.release_epsilon(
+      [_round(_EVENT), _round(_EVENT, sampling=_SUBSTITUTION)], 1e-5
+    )
+
+
+def test_other_arguments_are_refused() -> None:
+  account = accounting.Accountant(1e-5)
+  with pytest.raises(TypeError, match=r'must be a Round\. Found .*sampling='):
+    account.with_round(_EVENT)  # type: ignore[arg-type]
+  with pytest.raises(ValueError, match='`count` must be at least 1'):
+    account.with_round(_round(_EVENT), 0)
+  with pytest.raises(ValueError, match=r'`max_participations`.*at least 0'):
+    account.server(-1)
+  with pytest.raises(TypeError, match=r'`max_participations`.*an integer'):
+    account.server(2.5)  # type: ignore[arg-type]

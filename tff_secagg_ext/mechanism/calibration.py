@@ -10,6 +10,7 @@ not move when the clip norm does.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -76,6 +77,7 @@ class IntegerMechanism:
     return math.erfc(self.modulus / 2 / stddev / math.sqrt(2))
 
 
+@functools.lru_cache(maxsize=64)
 def calibrate(spec: spec_lib.MechanismSpec, dimension: int) -> IntegerMechanism:
   """Returns the mechanism with the largest scale that fits into the bits.
 

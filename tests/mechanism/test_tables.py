@@ -29,9 +29,9 @@ def _law(weights: tables.Weights) -> laws.Probabilities:
 
 
 def _numbers(table: tables.Table) -> list[int]:
-  """The thresholds without padding, as integers of 142 bits after the law."""
-  rows = table.thresholds[table.thresholds[:, 0] < 1 << 32].tolist()
-  return [(head << 126) + (middle << 63) + last for head, middle, last in rows]
+  """The thresholds as integers of 111 bits, after the number of the law."""
+  pairs = zip(table.high.tolist(), table.low.tolist(), strict=True)
+  return [(high << 63) + low for high, low in pairs]
 
 
 @pytest.mark.parametrize('make', _ORACLES)
@@ -90,7 +90,7 @@ def test_wide_discrete_gaussian_weights():
 def test_thresholds_are_the_distribution_function(weights):
   table = tables.lay_out(weights)
   expected = [
-    (number << 142) + (sum(law[:i]) << 142) // sum(law)
+    (number << 111) + (sum(law[:i]) << 111) // sum(law)
     for number, law in enumerate(weights)
     for i in range(1, len(law))
   ]
@@ -99,7 +99,7 @@ def test_thresholds_are_the_distribution_function(weights):
     (len(law) - 1 for law in weights[:-1]), initial=0
   )
   assert table.starts == tuple(starts)
-  assert table.tv_bound == len(expected) * 2.0**-142
+  assert table.tv_bound == len(expected) * 2.0**-111
 
 
 @hypothesis.given(
@@ -113,27 +113,21 @@ def test_guide_decides_exactly_what_16_bits_decide(weights):
   table = tables.lay_out(weights)
   numbers = _numbers(table)
   assert table.guide.shape == (len(weights) << 16,)
-  heads = {n >> 126 for n in numbers}
+  heads = {n >> 95 for n in numbers}
   near = {h + d for h in heads for d in (-1, 0, 1)} | {0, 1, 65535}
   for head in near & set(range(len(weights) << 16)):
-    least = bisect.bisect_right(numbers, head << 126)
-    most = bisect.bisect_right(numbers, ((head + 1) << 126) - 1)
-    expected = -1 if head in heads else least
+    least = bisect.bisect_right(numbers, head << 95)
+    most = bisect.bisect_right(numbers, ((head + 1) << 95) - 1)
+    expected = tables.UNDECIDED if head in heads else least
     assert head in heads or least == most
     assert table.guide[head] == expected
 
 
-def test_padding_is_past_all_numbers():
-  table = tables.lay_out([[1] * 6])
-  assert table.thresholds.shape == (7, 3)
-  assert (table.thresholds[5:] == np.iinfo(np.int64).max).all()
-
-
 def test_too_many_outcomes():
   with pytest.raises(
-    ValueError, match=r'at most 32768 outcomes in all\. Found 32769\. Split'
+    ValueError, match=r'at most 65535 outcomes in all\. Found 65536\. Split'
   ):
-    tables.lay_out([[1] * 32769])
+    tables.lay_out([[1] * 65536])
 
 
 @pytest.mark.parametrize('stddev', [20.0, 40.0])

@@ -61,34 +61,44 @@ def total_variation(one: Probabilities, other: Probabilities) -> mpmath.mpf:
 
 
 def invert(
-  laws: Sequence[Probabilities], heads: Sequence[int], low_words: Callable
+  laws: Sequence[Probabilities],
+  heads: Sequence[int],
+  more_words: Callable[[int, int], Sequence[int]],
 ) -> list[int]:
   """Draws outcomes by inversion, one number at a time.
 
   The heads are 16 bits each, `len(heads) / len(laws)` of them for each law in
-  turn. Those that do not decide an outcome take 126 more bits, in order.
+  turn. Those that do not decide an outcome take 32 more bits, in order, and
+  then, if need be, 63.
 
   Args:
     laws: The outcomes of each, in increasing order.
     heads: The first 16 bits of each uniform number.
-    low_words: From a count to as many uniform 32-bit words.
+    more_words: From a part, 1 or 2, and a count to as many 32-bit words.
   """
   per_law = len(heads) // len(laws)
   outcomes = [sorted(law) for law in laws]
   cuts = []
   for law, ordered in zip(laws, outcomes, strict=True):
     sums = list(itertools.accumulate(law[k] for k in ordered))
-    cuts.append([int(mpmath.floor(s * 2**142)) for s in sums[:-1]])
-  open_heads = [{cut >> 126 for cut in law_cuts} for law_cuts in cuts]
-  undecided = [
-    i for i, head in enumerate(heads) if head in open_heads[i // per_law]
-  ]
-  words = iter(low_words(4 * len(undecided)))
-  numbers = [int(head) << 126 for head in heads]
-  for i in undecided:
-    for shift in (63, 0):
-      low, high = int(next(words)), int(next(words))
-      numbers[i] += (low | (high & 0x7FFFFFFF) << 32) << shift
+    cuts.append([int(mpmath.floor(s * 2**111)) for s in sums[:-1]])
+  numbers = [int(head) << 95 for head in heads]
+
+  def undecided(free_bits: int) -> list[int]:
+    found = [{cut >> free_bits for cut in law_cuts} for law_cuts in cuts]
+    return [
+      i
+      for i, number in enumerate(numbers)
+      if number >> free_bits in found[i // per_law]
+    ]
+
+  open_places = undecided(95)
+  for i, word in zip(open_places, more_words(1, len(open_places)), strict=True):
+    numbers[i] += int(word) << 63
+  open_places = undecided(63)
+  words = iter(more_words(2, 2 * len(open_places)))
+  for i in open_places:
+    numbers[i] += next(words) | (next(words) & 0x7FFFFFFF) << 32
   return [
     outcomes[i // per_law][bisect.bisect_right(cuts[i // per_law], u)]
     for i, u in enumerate(numbers)

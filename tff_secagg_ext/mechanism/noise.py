@@ -10,15 +10,16 @@ Guarantees of every `Sampler`, from a standard deviation of 0.5 to 1e5:
 *   All arithmetic in the graph is on integers: no float rounding, the same
     draws from the same key everywhere.
 
-A draw inverts the distribution function with 16 random bits first, and 126 more
-only for the few draws that these do not decide. Hence the time that sampling
-takes depends, a little, on how many draws were undecided: a count over the
-whole vector, which says next to nothing about single draws. Whoever can time a
-client's sampling to microseconds still learns that count.
+A draw inverts the distribution function with 16 random bits first, 32 more only
+where these do not decide, and a last 63 where those do not either. Hence the
+time that sampling takes depends, a little, on how many draws were undecided: a
+count over the whole vector, which says next to nothing about single draws. Who
+can time a client's sampling to microseconds learns that count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 from fractions import Fraction
 import functools
@@ -33,36 +34,30 @@ from tff_secagg_ext.mechanism import random, tables
 MIN_STDDEV = 0.5
 MAX_STDDEV = 1e5
 # Up to here one table is faster than a sum of two.
-_SINGLE_MAX = 512.0
+_SINGLE_MAX = 3000.0
 # v of `_pair`: 4 exp(-2 pi^2 v) < 2^-69.
 _OVERLAP = Fraction(5, 2)
 _CHUNK = 1 << 18
-_HEADS, _LOW, _RESIDUAL = range(3)
+_HEADS, _MIDDLE, _LOW, _RESIDUAL = range(4)
 _INT64_MAX = np.int64(np.iinfo(np.int64).max)
-
-
-def _search(thresholds: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-  """Returns how many rows of `thresholds` are at most `u`, as `int64[n]`.
-
-  Args:
-    thresholds: `int64[2^j - 1, 3]`, lexicographically increasing.
-    u: `int64[n, 3]`.
-  """
-  position = tf.zeros_like(u[:, 0])
-  step = (thresholds.shape[0] + 1) // 2
-  while step:
-    t = tf.gather(thresholds, position + (step - 1))
-    less, equal = tf.less(t, u), tf.equal(t, u)
-    last = less[:, 2] | equal[:, 2]
-    passed = less[:, 0] | equal[:, 0] & (less[:, 1] | equal[:, 1] & last)
-    position += tf.cast(passed, tf.int64) * step
-    step //= 2
-  return position
 
 
 def _int64_words(words: tf.Tensor) -> tf.Tensor:
   """Views `uint32[2 n]` as `int64[n]`, the low word first."""
   return tf.bitcast(tf.reshape(words, [-1, 2]), tf.int64)
+
+
+def _replace(
+  values: tf.Tensor,
+  where: tf.Tensor,
+  others: Callable[[], tf.Tensor],
+) -> tf.Tensor:
+  """Puts `others()` in the places `where`, if there are any."""
+  return tf.cond(
+    tf.size(where) > 0,
+    lambda: tf.tensor_scatter_nd_update(values, where, others()),
+    lambda: values,
+  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -119,33 +114,54 @@ class Sampler:
         for r, factor in enumerate(self.factors)
       ]
     )
-    draws -= self.centre
-    if self.residual is None:
-      return draws
-    return self._correct(stream, index, draws, positions[0])
+    return self._correct(stream, index, draws - self.centre, positions[0])
 
   def _positions(
     self, stream: random.Stream, index: tf.Tensor, heads: tf.Tensor
   ) -> tf.Tensor:
-    """Returns `int32[laws, n]`: what `heads`, `uint16[laws * n]`, decide.
+    """Returns `int32[laws, n]`, decided by `heads`, `uint16[laws * n]`.
 
-    Where they do not, 126 more bits do.
+    Where they do not decide, more bits do.
     """
     laws = len(self.factors)
     heads = tf.reshape(tf.cast(heads, tf.int32), [laws, -1])
     heads += tf.range(laws)[:, tf.newaxis] * (1 << tables.HEAD_BITS)
     heads = tf.reshape(heads, [-1])
     positions = tf.cast(tf.gather(self.table.guide, heads), tf.int32)
-    undecided = tf.where(positions < 0)
-    words = stream.words(4 * tf.size(undecided, tf.int64), index, _LOW)
-    low = tf.bitwise.bitwise_and(_int64_words(words), _INT64_MAX)
-    head = tf.cast(tf.gather(heads, undecided), tf.int64)
-    u = tf.concat([head, tf.reshape(low, [-1, 2])], 1)
-    found = _search(tf.constant(self.table.thresholds), u)
-    positions = tf.tensor_scatter_nd_update(
-      positions, undecided, tf.cast(found, tf.int32)
-    )
+    undecided = tf.where(tf.equal(positions, tables.UNDECIDED))
+
+    def decide() -> tf.Tensor:
+      middle = stream.words(tf.size(undecided), index, _MIDDLE)
+      high = tf.cast(tf.gather_nd(heads, undecided), tf.int64)
+      high = high * (1 << tables.MIDDLE_BITS) + tf.cast(middle, tf.int64)
+      return self._search(stream, index, high)
+
+    positions = _replace(positions, undecided, decide)
     return tf.reshape(positions, [laws, -1])
+
+  def _search(
+    self, stream: random.Stream, index: tf.Tensor, high: tf.Tensor
+  ) -> tf.Tensor:
+    """Returns positions, `int32[n]`, for the first bits `high`, `int64[n]`.
+
+    `high` is as `Table` has it. Where it is that of a threshold, the last bits
+    decide.
+    """
+    thresholds = tf.constant(self.table.high)
+    found = tf.searchsorted(thresholds, high)
+    nearest = tf.minimum(found, self.table.high.size - 1)
+    tied = tf.where(tf.equal(tf.gather(thresholds, nearest), high))
+
+    def decide() -> tf.Tensor:
+      words = stream.words(2 * tf.size(tied), index, _LOW)
+      low = tf.bitwise.bitwise_and(_int64_words(words), _INT64_MAX)
+      same = tf.equal(tf.gather_nd(high, tied)[:, tf.newaxis], thresholds)
+      passed = same & (low[:, tf.newaxis] >= self.table.low)
+      return tf.gather_nd(found, tied) + tf.math.count_nonzero(
+        passed, axis=1, dtype=tf.int32
+      )
+
+    return _replace(found, tied, decide)
 
   def _correct(
     self,
@@ -155,18 +171,18 @@ class Sampler:
     positions: tf.Tensor,
   ) -> tf.Tensor:
     """Replaces the draws where X_0 has its last outcome, by the residual."""
-    assert self.residual is not None
+    if self.residual is None:
+      return draws
     rare = tf.where(tf.equal(positions, self.table.starts[1]))
-    words = stream.words(2 * tf.size(rare, tf.int64), index, _RESIDUAL)
-    u = _int64_words(words)
-    size = tf.searchsorted(
-      self.residual.thresholds,
-      tf.bitwise.bitwise_and(u, _INT64_MAX),
-      side='right',
-    )
-    return tf.tensor_scatter_nd_update(
-      draws, rare, tf.where(u < 0, -size, size)
-    )
+    thresholds = self.residual.thresholds
+
+    def draw() -> tf.Tensor:
+      u = _int64_words(stream.words(2 * tf.size(rare), index, _RESIDUAL))
+      magnitude = tf.bitwise.bitwise_and(u, _INT64_MAX)
+      size = tf.searchsorted(thresholds, magnitude, side='right')
+      return tf.where(u < 0, -size, size)
+
+    return _replace(draws, rare, draw)
 
 
 def _pair(variance: Fraction) -> tuple[int, Fraction, Fraction]:
@@ -229,7 +245,7 @@ def _sum_of_two(
 def discrete_gaussian(stddev: float) -> Sampler:
   """Returns a sampler of the discrete Gaussian N_Z(0, stddev^2) of [CKS20].
 
-  Up to a `stddev` of 512 it is one table, above that a sum of two; see `_pair`.
+  Up to a `stddev` of 3000 it is one table, above that a sum: see `_pair`.
 
   Args:
     stddev: The parameter sigma, in integer units, from 0.5 to 1e5. It is taken
@@ -251,7 +267,7 @@ def skellam(stddev: float) -> Sampler:
   """Returns a sampler of the Skellam law of variance stddev^2 [AKL21].
 
   That is the difference of two Poisson draws of mean stddev^2 / 2 each. Up to a
-  `stddev` of 512 it is one table. Above, the law is so close to the discrete
+  `stddev` of 3000 it is one table. Above, the law is so close to the discrete
   Gaussian q that (1-d) q + d r writes it exactly, with d about
   1 / (4 stddev^2): the draw is a discrete Gaussian's, and one of r at
   probability d.

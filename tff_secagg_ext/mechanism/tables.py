@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables for sampling integers by inversion of their distribution function.
 
-All arithmetic is on Python integers: weights in fixed point, thresholds of 142
+All arithmetic is on Python integers: weights in fixed point, thresholds of 111
 bits. Every rounding is bounded, and the bounds are carried along as numbers, so
 that a sampler can state its total variation (TV) distance from the ideal law:
 
 *   Leaving out outcomes of total mass t and renormalising moves a law by t.
 *   Weights w_k known up to errors e_k give a law that is off by at most
     sum(e_k) / sum(w_k).
-*   Rounding N thresholds down to 142 bits moves at most 2^-142 of mass at each,
-    so N 2^-142 in all.
+*   Rounding N thresholds down to 111 bits moves at most 2^-111 of mass at each,
+    so N 2^-111 in all.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 HEAD_BITS = 16
-_WORD_BITS = 63
-_THRESHOLD_BITS = HEAD_BITS + 2 * _WORD_BITS
-_WORD_MASK = (1 << _WORD_BITS) - 1
+MIDDLE_BITS = 32
+LOW_BITS = 63
+_THRESHOLD_BITS = HEAD_BITS + MIDDLE_BITS + LOW_BITS
+UNDECIDED = 2**16 - 1
 UNIT_BITS = 160  # Weights are integers in units of 2^-160 of the largest.
 _TAIL = 64 * math.log(2)
 _RECURRENCE_TAIL = 100 * math.log(2)
@@ -172,23 +173,24 @@ def _thresholds(weights: Sequence[int], bits: int) -> list[int]:
 class Table:
   """Inversion tables of one or several laws, laid end to end.
 
-  A uniform number U of 142 bits chooses from law r the outcome whose index is
+  A uniform number U of 111 bits chooses from law r the outcome whose index is
   the number of thresholds of law r that are at most U; adding the number of
   thresholds of all laws before r makes it a position. The first 16 bits of U
-  alone decide it, unless a threshold begins with just those 16 bits.
+  alone decide it, unless a threshold begins with just those 16 bits; so do the
+  first 48, with the same exception.
 
   Attributes:
-    guide: `int16[laws * 2^16]`, the position for law `r` and first bits `h` at
-      `r * 2^16 + h`, or -1 where these do not decide.
-    thresholds: `int64[2^j - 1, 3]`, lexicographically increasing rows
-      (r * 2^16 + first 16 bits, next 63 bits, last 63 bits), padded with the
-      largest integers.
+    guide: `uint16[laws * 2^16]`, the position for law `r` and first bits `h` at
+      `r * 2^16 + h`, or `UNDECIDED`.
+    high: `int64[thresholds]`, increasing: `r * 2^48` plus the first 48 bits.
+    low: `int64[thresholds]`, the last 63 bits.
     starts: For each law, the position of its outcome of index 0.
     tv_bound: TV distance from the laws of the weights, summed over the laws.
   """
 
-  guide: npt.NDArray[np.int16]
-  thresholds: npt.NDArray[np.int64]
+  guide: npt.NDArray[np.uint16]
+  high: npt.NDArray[np.int64]
+  low: npt.NDArray[np.int64]
   starts: tuple[int, ...]
   tv_bound: float
 
@@ -197,32 +199,28 @@ def lay_out(laws: Sequence[Sequence[int]]) -> Table:
   """Returns the `Table` of laws given by weights of their outcomes, in order.
 
   Raises:
-    ValueError: If there are more than 2^15 outcomes in all.
+    ValueError: If there are more than 2^16 - 1 outcomes in all.
   """
   size = sum(len(law) for law in laws)
-  if size > 1 << 15:
+  if size > UNDECIDED:
     raise ValueError(
-      f'`laws` must have at most {1 << 15} outcomes in all. Found {size}. '
+      f'`laws` must have at most {UNDECIDED} outcomes in all. Found {size}. '
       'Split a wide law into a sum of two.'
     )
-  rows: list[tuple[int, int, int]] = []
+  numbers: list[int] = []
   starts = []
-  for number, law in enumerate(laws):
-    starts.append(len(rows))
-    for t in _thresholds(law, _THRESHOLD_BITS):
-      head = (number << HEAD_BITS) + (t >> 2 * _WORD_BITS)
-      rows.append((head, t >> _WORD_BITS & _WORD_MASK, t & _WORD_MASK))
-  count = len(rows)
-  thresholds = np.full(
-    ((1 << count.bit_length()) - 1, 3), np.iinfo(np.int64).max, np.int64
-  )
-  thresholds[:count] = np.asarray(rows, np.int64).reshape(-1, 3)
+  for law_number, law in enumerate(laws):
+    starts.append(len(numbers))
+    offset = law_number << _THRESHOLD_BITS
+    numbers.extend(offset + t for t in _thresholds(law, _THRESHOLD_BITS))
+  high = np.asarray([n >> LOW_BITS for n in numbers], np.int64)
+  low = np.asarray([n & ((1 << LOW_BITS) - 1) for n in numbers], np.int64)
   heads = np.arange(len(laws) << HEAD_BITS)
-  first = np.searchsorted(thresholds[:count, 0], heads, side='left')
-  end = np.searchsorted(thresholds[:count, 0], heads, side='right')
-  guide = np.where(first == end, first, -1).astype(np.int16)
-  bound = math.ldexp(count, -_THRESHOLD_BITS)
-  return Table(guide, thresholds, tuple(starts), bound)
+  first = np.searchsorted(high >> MIDDLE_BITS, heads, side='left')
+  end = np.searchsorted(high >> MIDDLE_BITS, heads, side='right')
+  guide = np.where(first == end, first, UNDECIDED).astype(np.uint16)
+  bound = math.ldexp(len(numbers), -_THRESHOLD_BITS)
+  return Table(guide, high, low, tuple(starts), bound)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -263,6 +261,6 @@ def residual(law: Weights, similar: Weights) -> Residual:
   left.extend(a * p_factor for a in p[len(q) :])
   absolute = [left[0], *(2 * w for w in left[1:])]
   share = (1 << 60) - kept
-  thresholds = np.asarray(_thresholds(absolute, _WORD_BITS), np.int64)
-  bound = len(p) * math.ldexp(share, -60 - _WORD_BITS)
+  thresholds = np.asarray(_thresholds(absolute, LOW_BITS), np.int64)
+  bound = len(p) * math.ldexp(share, -60 - LOW_BITS)
   return Residual((share << UNIT_BITS) // kept, thresholds, bound)

@@ -10,8 +10,9 @@ Guarantees:
 - importing this module imports the standard library only;
 - `tff` is TFF 0.87.0, on Python 3.10 to 3.13, or an `ImportError` that says
   what to install;
-- no `worker_binary` process of TFF that was started after `tff` was loaded
-  outlives the process that started it, however that one ends;
+- no `worker_binary` process of TFF outlives the process that started it: not
+  one that ends by itself, and where `tff` was loaded first, not one that is
+  killed;
 - after `enable_secure_sums_in_simulation` the secure sums of a computation run
   in every native context of TFF as plain sums, and a warning says so.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Iterator, Sequence
+import concurrent.futures
 import contextlib
 import functools
 import importlib
@@ -30,7 +32,6 @@ import importlib.util
 import logging
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -186,8 +187,9 @@ def _check_keras() -> None:
 def _stand_in_for_vizier() -> None:
   """Provides the names that TFF's annotations take from google-vizier.
 
-  TFF imports it for one function, `train_model_with_vizier`; it has no release
-  for Python 3.12. Where it is installed, TFF gets the real one.
+  TFF imports it for one function, `train_model_with_vizier`, and the release
+  that it asks for does not run on Python 3.12. Where it is installed, TFF gets
+  the real one.
   """
   if importlib.util.find_spec('vizier') is not None:
     return
@@ -254,26 +256,44 @@ def _import_privacy_without_estimator() -> None:
         setattr(privacy, member, value)
 
 
+# PR_SET_PDEATHSIG is 1. A parent that ended before the call sends no signal.
+_END_WITH_PARENT = (
+  'import ctypes, os, signal, sys\n'
+  'ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n'
+  'if os.getppid() == int(sys.argv[1]): os.execv(sys.argv[2], sys.argv[2:])'
+)
+
+
 class _Worker(subprocess.Popen[bytes]):
   """A `worker_binary` process of TFF that ends with this process.
 
-  It gets a session of its own, so that Ctrl-C reaches Python alone, and does
-  not inherit stdout, so that a pipe closes when Python ends. Where it is
-  started by the main thread, the kernel ends it when that thread ends, be it
-  by a kill -9; `end_workers` ends the others.
+  The kernel ends it, be this process ended by a kill -9. It gets a session of
+  its own, so that Ctrl-C reaches Python alone, and does not inherit stdout, so
+  that a pipe closes when Python ends.
   """
 
-  def __init__(self, args: list[str], **unused_streams: object):
-    setpriv = shutil.which('setpriv')
-    # The kernel watches the thread that starts a process, not its process.
-    if setpriv and threading.current_thread() is threading.main_thread():
-      args = [setpriv, '--pdeathsig', 'KILL', '--', *args]
-    super().__init__(
-      args,
-      stdin=subprocess.DEVNULL,
-      stdout=subprocess.DEVNULL,
-      start_new_session=True,
-    )
+  def __init__(self, args: Sequence[str], **unused_streams: object):
+    launch = [sys.executable, '-ISc', _END_WITH_PARENT, str(os.getpid())]
+    started: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def start_and_stay() -> None:
+      # The kernel watches the thread that starts a process, not its process:
+      # this one stays as long as there is a process.
+      try:
+        super(_Worker, self).__init__(
+          [*launch, *args],
+          stdin=subprocess.DEVNULL,
+          stdout=subprocess.DEVNULL,
+          start_new_session=True,
+        )
+      except OSError as error:
+        started.set_exception(error)
+      else:
+        started.set_result(None)
+        threading.Event().wait()
+
+    threading.Thread(target=start_and_stay, daemon=True).start()
+    started.result()
 
 
 def _tie_workers_to_this_process() -> None:
@@ -291,7 +311,7 @@ def _children() -> Iterator[int]:
 
 
 def end_workers() -> None:
-  """Ends the TFF workers that this process has started.
+  """Ends the TFF workers that this process has started, in whatever way.
 
   They are left for TFF to wait for, which does so before it starts another.
   """
@@ -299,7 +319,7 @@ def end_workers() -> None:
     # A child that has ended in the meantime needs no end.
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
       command = pathlib.Path(f'/proc/{pid}/cmdline').read_bytes()
-      if command.split(b'\0')[0].endswith(b'/data/worker_binary'):
+      if b'/data/worker_binary\0' in command:
         os.kill(pid, signal.SIGKILL)
 
 

@@ -49,9 +49,7 @@ def _privacy_skellam(stddev: float, draws: int):
   """Draws what `DistributedSkellamSumQuery` adds to a vector of zeros."""
   from tensorflow_privacy.privacy.dp_query import distributed_skellam_query
 
-  query = distributed_skellam_query.DistributedSkellamSumQuery(
-    1.0, 1.0, stddev
-  )
+  query = distributed_skellam_query.DistributedSkellamSumQuery(1.0, 1.0, stddev)
   return tf.function(
     lambda: query.add_noise_to_sample(stddev, tf.zeros([draws], tf.int32)),
     autograph=False,

@@ -17,7 +17,7 @@ def words_from(rng, size):
   """A source of uniform words that is a pure function of the attempt."""
   table = rng.integers(0, 2**32, size=(64, size), dtype=np.uint64)
   table = tf.constant(table.astype(np.uint32))
-  return lambda attempt: table[attempt]
+  return lambda num_words, attempt, chunk: table[attempt]
 
 
 def test_bound_is_proposition_22():
@@ -51,17 +51,36 @@ def test_vectors_beyond_the_bound_are_rejected_to_zero():
   np.testing.assert_array_equal(rounded, np.zeros(16))
 
 
+def test_long_vectors_are_rounded_in_chunks_with_words_of_their_own():
+  size = 2**18 + 3
+  seen = []
+
+  def uniform_words(num_words, attempt, chunk):
+    seen.append((num_words, int(attempt), int(chunk)))
+    return tf.fill([num_words], tf.cast(chunk * 2**30, tf.uint32))
+
+  rounded = rounding.round_conditionally(
+    tf.fill([size], 0.2), 2 * size, uniform_words
+  ).numpy()
+  length = 2**17 + 2
+  assert seen == [(length, 0, 0), (length, 0, 1)]
+  expected = [1] * length + [0] * (size - length)
+  np.testing.assert_array_equal(rounded, expected)
+
+
 def test_when_all_attempts_fail_it_rounds_towards_zero():
   vector = tf.constant([3.5, -2.5])
   up_and_down = tf.constant([0, 2**32 - 1], tf.uint32)  # to 4 and -3: norm 25
-  rounded = rounding.round_conditionally(vector, 24, lambda _: up_and_down)
+  rounded = rounding.round_conditionally(vector, 24, lambda *_: up_and_down)
   np.testing.assert_array_equal(rounded, [3, -2])
 
 
 def test_later_attempts_use_words_of_their_own():
   vector = tf.constant([0.5, 0.5])
   words = tf.constant([[0, 0], [0, 2**32 - 1]], tf.uint32)
-  rounded = rounding.round_conditionally(vector, 1, lambda i: words[i])
+  rounded = rounding.round_conditionally(
+    vector, 1, lambda _, i, chunk: words[i]
+  )
   np.testing.assert_array_equal(rounded, [1, 0])
 
 

@@ -115,7 +115,7 @@ def discretizing(
     return rounding.round_conditionally(
       vector * constants.scale,
       constants.norm_bound_squared,
-      lambda attempt: secrets.rounding.words(constants.dimension, attempt),
+      secrets.rounding.words,
     )
 
   def decode(total: tf.Tensor, parameters: stage.RoundParameters) -> tf.Tensor:

@@ -125,15 +125,16 @@ def bound(
     clip_norm: float32 scalar, positive.
     zeroing_quantile: float32 scalar, positive; None for no zeroing threshold.
   """
-  finite = tf.reduce_all(tf.math.is_finite(vector))
-  vector = tf.where(finite, vector, 0.0)
-  # The 0 is for vectors without coordinates.
-  peak = tf.reduce_max(tf.concat([tf.abs(vector), [0.0]], axis=0))
+  finite = kept = tf.reduce_all(tf.math.is_finite(vector))
+  # Of no coordinates the maximum is minus infinity.
+  peak = tf.maximum(tf.reduce_max(tf.abs(vector)), 0.0)
   below_quantile = finite
   if zeroing_quantile is not None:
     below_quantile &= peak <= zeroing_quantile
-    kept = tf.cast(peak <= zeroing_threshold(zeroing_quantile), tf.float32)
-    vector, peak = vector * kept, peak * kept
+    kept &= peak <= zeroing_threshold(zeroing_quantile)
+  # Zero times a NaN or an infinity is zero here.
+  vector = tf.math.multiply_no_nan(vector, tf.cast(kept, tf.float32))
+  peak = tf.math.multiply_no_nan(peak, tf.cast(kept, tf.float32))
   # In units of the peak no square overflows, and no norm.
   unit = tf.maximum(peak, _LEAST_UNIT)
   vector /= unit

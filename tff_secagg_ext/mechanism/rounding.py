@@ -14,6 +14,7 @@ for Federated Learning with Secure Aggregation", arXiv:2102.06387.
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import math
 
 import tensorflow as tf
@@ -22,8 +23,8 @@ import tensorflow as tf
 # most beta**64 < 2e-14; `round_conditionally` tells what happens then.
 MAX_ATTEMPTS = 64
 
-# Norms are summed in pieces of this many coordinates, so that the int64 squares
-# of a long vector are never all in memory.
+# A long vector is worked off in chunks of at most this many coordinates, so
+# that its words, fractions and squares are never all in memory.
 _CHUNK = 2**18
 
 
@@ -77,7 +78,7 @@ def squared_norm(vector: tf.Tensor) -> tf.Tensor:
 def round_conditionally(
   vector: tf.Tensor,
   bound_squared: int,
-  uniform_words: Callable[[tf.Tensor], tf.Tensor],
+  uniform_words: Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor],
 ) -> tf.Tensor:
   """Rounds a scaled vector to integers within the norm bound.
 
@@ -91,23 +92,40 @@ def round_conditionally(
   Args:
     vector: float32[d], already multiplied by the scale.
     bound_squared: See `norm_bound_squared`.
-    uniform_words: Takes the int32 number of the attempt to uint32[d] of uniform
-      words, independent for each attempt.
+    uniform_words: Takes a number of words, the attempt and the chunk, both
+      int32 scalars, to that many uniform uint32 words, independent for each
+      attempt and chunk.
 
   Returns:
     int32[d].
   """
-  floor = tf.floor(vector)
-  fraction = vector - floor
-  integral = tf.cast(floor, tf.int32)
+  size = vector.shape[0]
+  chunks = max(1, -(-size // _CHUNK))
+  length = -(-size // chunks)
+  rows = tf.pad(vector, [[0, chunks * length - size]])
+  rows = tf.reshape(rows, [chunks, length])
 
-  def attempt(number: tf.Tensor) -> tf.Tensor:
+  def round_chunk(number: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    chunk = rows[index]
+    floor = tf.floor(chunk)
     # A float32 holds the upper 24 bits of a word exactly.
     words = tf.bitwise.right_shift(
-      uniform_words(number), tf.constant(8, tf.uint32)
+      uniform_words(length, number, index), tf.constant(8, tf.uint32)
     )
     uniform = tf.cast(words, tf.float32) * 2.0**-24
-    return integral + tf.cast(uniform < fraction, tf.int32)
+    up = tf.cast(uniform < chunk - floor, tf.int32)
+    return tf.cast(floor, tf.int32) + up
+
+  def attempt(number: tf.Tensor) -> tf.Tensor:
+    if chunks == 1:
+      return round_chunk(number, tf.constant(0))
+    rounded = tf.map_fn(
+      functools.partial(round_chunk, number),
+      tf.range(chunks),
+      parallel_iterations=1,
+      fn_output_signature=tf.TensorSpec([length], tf.int32),
+    )
+    return tf.reshape(rounded, [-1])[:size]
 
   def rejected(rounded: tf.Tensor) -> tf.Tensor:
     return squared_norm(rounded) > bound_squared

@@ -75,7 +75,10 @@ def chain(*stages: Stage) -> Stage:
 
   def encode(value: Any, parameters: RoundParameters, secrets: Secrets) -> Any:
     for stage in stages:
-      value = stage.encode(value, parameters, secrets)
+      # A stage's own vectors, such as its noise, wait for the stage before:
+      # else those of all stages were in memory at once.
+      with tf.control_dependencies([value]):
+        value = stage.encode(value, parameters, secrets)
     return value
 
   def decode(value: Any, parameters: RoundParameters) -> Any:

@@ -321,9 +321,7 @@ def test_tails_are_drawn(kind):
 
 
 @pytest.mark.parametrize('kind', _BOTH)
-@pytest.mark.parametrize(
-  'size', [0, 1, 2, 1000, noise._CHUNK, noise._CHUNK + 1]
-)
+@pytest.mark.parametrize('size', [0, 1, 1000, noise._CHUNK, noise._CHUNK + 1])
 def test_shape_and_type(kind, size):
   sampler, stream = kind(3500), _stream(9)
   compiled = tf.function(lambda: sampler.sample(stream, size), autograph=False)
@@ -371,7 +369,7 @@ def test_fresh_draws_in_a_tff_worker():
 def test_no_random_op_of_tensorflow_takes_part():
   sampler = noise.skellam(3500)
   compiled = tf.function(
-    lambda: sampler.sample(random.fresh_streams(1)[0], 2**19), autograph=False
+    lambda: sampler.sample(random.fresh_streams(1)[0], 2**20), autograph=False
   )
   graph = compiled.get_concrete_function().graph.as_graph_def()
   nodes = [graph.node, *(f.node_def for f in graph.library.function)]

@@ -37,7 +37,8 @@ MAX_STDDEV = 1e5
 _SINGLE_MAX = 3000.0
 # v of `_pair`: 4 exp(-2 pi^2 v) < 2^-69.
 _OVERLAP = Fraction(5, 2)
-_CHUNK = 1 << 18
+# Half-words of keystream at a time: one cache-sized piece of `random`.
+_CHUNK = 1 << 19
 _HEADS, _MIDDLE, _LOW, _RESIDUAL = range(4)
 _INT64_MAX = np.int64(np.iinfo(np.int64).max)
 
@@ -85,11 +86,11 @@ class Sampler:
 
     Args:
       stream: Where the randomness comes from. It serves one call.
-      size: At least 0. More than 2^18 draws are made in a loop, so that hardly
+      size: At least 0. More than 2^19 draws are made in a loop, so that hardly
         more memory is taken than that of the result.
     """
     size = _validate.check_int(size, 'size', minimum=0, maximum=2**31 - 1)
-    chunks = max(1, -(-size // _CHUNK))
+    chunks = max(1, -(-size * len(self.factors) // _CHUNK))
     length = -(-size // chunks)
     if chunks == 1:
       return self._chunk(stream, length, tf.constant(0))

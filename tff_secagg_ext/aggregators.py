@@ -299,6 +299,8 @@ def _process(
 
 def _flatten(value: Any) -> list[tf.Tensor]:
   """The tensors of a value in the order of its type, not of its keys."""
+  if tf.is_tensor(value):
+    return [value]
   return tff.structure.flatten(
     tff.structure.from_container(value, recursive=True)
   )

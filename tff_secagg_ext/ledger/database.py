@@ -35,7 +35,7 @@ _LOCK_SECONDS = 30
 # it may hold between two checkpoints.
 _CHECKPOINT_PAGES = 500
 _RESERVED_BYTES = 4096 * (_CHECKPOINT_PAGES + 100)
-_MIGRATION_LOCK = 0x7FF5ECA6
+_LOCK = 0x7FF5ECA6
 
 
 def open_engine(
@@ -66,7 +66,7 @@ def open_engine(
   try:
     with _translated(url):
       _migrate(engine)
-      _grow_log(engine)
+      _start_log(engine)
   except BaseException:
     engine.dispose()
     raise
@@ -76,6 +76,15 @@ def open_engine(
 def reading(engine: sa.Engine) -> sa.Engine:
   """Returns `engine` for transactions that only read: they never wait."""
   return engine.execution_options(reading=True)
+
+
+def alone(connection: sa.Connection) -> None:
+  """Waits until no other transaction that asks for it has the database.
+
+  SQLite's writing transactions always do.
+  """
+  if connection.dialect.name == 'postgresql':
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
 
 
 def _resolve(location: str | os.PathLike[str]) -> sa.URL:
@@ -130,7 +139,6 @@ def _configure_sqlite(connection: Any, _: object) -> None:
   # Python's sqlite3 would begin transactions by itself, and too late.
   connection.isolation_level = None
   for pragma in (
-    'journal_mode=WAL',
     'synchronous=FULL',
     'foreign_keys=ON',
     'recursive_triggers=ON',
@@ -144,23 +152,24 @@ def _begin_sqlite(connection: sa.Connection) -> None:
   connection.exec_driver_sql('BEGIN' if reads else 'BEGIN IMMEDIATE')
 
 
-def _grow_log(engine: sa.Engine) -> None:
-  """Grows SQLite's write-ahead log without changing the database.
+def _start_log(engine: sa.Engine) -> None:
+  """Turns on SQLite's write-ahead log, and grows it to its working size.
 
   Pages that do not fit the cache go to the log before the transaction ends;
-  rolled back, they leave its length behind.
+  rolled back, they leave its length behind and nothing else.
   """
   if engine.dialect.name != 'sqlite':
     return
-  with engine.connect() as connection:
-    (cache,) = connection.exec_driver_sql('PRAGMA cache_size').one()
-    connection.exec_driver_sql('PRAGMA cache_size=8')
-    connection.exec_driver_sql('CREATE TABLE filler (a BLOB)')
-    connection.exec_driver_sql(
-      f'INSERT INTO filler VALUES (zeroblob({_RESERVED_BYTES}))'
-    )
-    connection.rollback()
-    connection.exec_driver_sql(f'PRAGMA cache_size={cache}')
+  with contextlib.closing(engine.raw_connection()) as connection:
+    cursor = connection.cursor()
+    cursor.execute('PRAGMA journal_mode=WAL')
+    (cache,) = cursor.execute('PRAGMA cache_size').fetchone()
+    cursor.execute('PRAGMA cache_size=8')
+    cursor.execute('BEGIN IMMEDIATE')
+    cursor.execute('CREATE TABLE filler (a BLOB)')
+    cursor.execute(f'INSERT INTO filler VALUES (zeroblob({_RESERVED_BYTES}))')
+    cursor.execute('ROLLBACK')
+    cursor.execute(f'PRAGMA cache_size={cache}')
 
 
 def _migrate(engine: sa.Engine) -> None:
@@ -174,9 +183,7 @@ def _migrate(engine: sa.Engine) -> None:
     if _current_version(connection, scripts) == newest:
       return
   with engine.begin() as connection:
-    if engine.dialect.name == 'postgresql':
-      lock = sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)
-      connection.execute(sa.select(lock))
+    alone(connection)
     if _current_version(connection, scripts) != newest:
       config.attributes['connection'] = connection
       config.attributes['version_table'] = VERSION_TABLE

@@ -125,6 +125,7 @@ class Ledger:
     text = records.to_text({**settings, 'failure_probability': failures})
     try:
       with self._engine.begin() as connection:
+        database.alone(connection)
         run_id = _find_or_insert(connection, name, text, delta)
         _check_writer(connection, name, run_id)
         session = connection.execute(

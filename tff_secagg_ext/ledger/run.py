@@ -54,9 +54,7 @@ class Run:
     self._status: dict[Attempt, str] = {}
     self._open: dict[Attempt, Round] = {}
     self._newest: Attempt | None = None
-    self._composition = Composition(Accountant(key.spendable_delta))
-    self._fresh = False
-    self._reload()
+    self._load(rows.read_entries(engine, key.run))
 
   @property
   def name(self) -> str:
@@ -221,19 +219,20 @@ class Run:
       ) from error
 
   def _refresh(self) -> None:
-    if not self._fresh:
-      self._reload()
-
-  def _reload(self) -> None:
-    """Reads the run anew, as after a write of which the end is unknown."""
+    """Reads the run anew, if the end of the last write is unknown."""
+    if self._fresh:
+      return
     entries = rows.read_entries(self._engine, self._key.run)
     for entry in entries[len(self._entries) :]:
-      if self._entries and entry.session != self._key.session:
+      if entry.session != self._key.session:
         raise errors.ConcurrentWriterError(
           f'Run {self.name!r} was written by somebody else: {entry.attempt}'
           f' is {entry.kind}. Let one process write a run, or use another'
           ' run name.'
         )
+    self._load(entries)
+
+  def _load(self, entries: Sequence[Entry]) -> None:
     self._entries, self._status, self._open = [], {}, {}
     for entry in entries:
       self._remember(entry)

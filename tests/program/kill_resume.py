@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills a training run at random moments, and compares ledger and truth.
+
+The truth is a journal that is written beside the ledger, by the process that
+trains: a line is synced to it before a round is computed, one after, and one
+when it is released. It knows nothing of reservations or checkpoints.
+
+Run it as `python -m tests.program.kill_resume --kills 20`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+from collections.abc import Sequence
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import random
+import signal
+import tempfile
+import time
+from typing import Any
+
+POPULATION, COHORT, DELTA = 20, 5, 1e-5
+_RUN = 'killed'
+# Importing TFF takes longer than a life here: one process imports it, and
+# each life is forked from that one.
+_PRELOAD = ['tff_secagg_ext.aggregators', 'tff_secagg_ext.program']
+
+
+class Journal:
+  """What really happened: a list of synced lines."""
+
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+
+  def write(self, what: str, round_number: int = 0) -> None:
+    with open(self._path, 'a', encoding='utf-8') as file:
+      file.write(json.dumps([what, round_number]) + '\n')
+      file.flush()
+      os.fsync(file.fileno())
+
+  def read(self) -> list[tuple[str, int]]:
+    if not self._path.exists():
+      return []
+    lines = self._path.read_text(encoding='utf-8').splitlines()
+    return [tuple(json.loads(line)) for line in lines]
+
+
+def live(folder: pathlib.Path, rounds: int) -> None:
+  """Trains until it is done or killed: the body of the killed process."""
+  from tff_secagg_ext import _compat, program
+  from tff_secagg_ext._compat import tff
+
+  # A forked process lacks the thread of the context that TFF has made.
+  tff.backends.native.set_sync_local_cpp_execution_context()
+  journal = Journal(folder / 'journal')
+  recorder, data = _setting(folder)
+  recorder = _with_journal(recorder, journal)
+  plan = program.TrainingPlan(
+    rounds,
+    program.FixedCohorts(POPULATION, COHORT),
+    folder / 'checkpoints',
+  )
+  program.train(
+    recorder,
+    lambda members: [data[i] for i in members],
+    plan,
+    on_round=lambda r: journal.write('released', r.entry.attempt.round),
+  )
+  _compat.end_workers()
+
+
+def _setting(folder: pathlib.Path) -> tuple[Any, list[Any]]:
+  """Returns a small process with its recorder, and the data of clients."""
+  import numpy as np
+  import tensorflow as tf
+
+  import tff_secagg_ext
+  from tff_secagg_ext import program
+  from tff_secagg_ext._compat import tff
+
+  def model() -> tff.learning.models.VariableModel:
+    return tff.learning.models.from_keras_model(
+      tf.keras.Sequential(
+        [tf.keras.layers.InputLayer(input_shape=(4,)), tf.keras.layers.Dense(1)]
+      ),
+      loss=tf.keras.losses.MeanSquaredError(),
+      input_spec=collections.OrderedDict(
+        x=tf.TensorSpec([None, 4]), y=tf.TensorSpec([None, 1])
+      ),
+    )
+
+  aggregator = tff_secagg_ext.ddp_secure_aggregator(1.0, COHORT)
+  process = tff.learning.algorithms.build_unweighted_fed_avg(
+    model,
+    client_optimizer_fn=tff.learning.optimizers.build_sgdm(0.1),
+    model_aggregator=aggregator,
+    metrics_aggregator=tff_secagg_ext.no_client_metrics,
+  )
+  recorder = tff_secagg_ext.PrivacyRecorder(
+    process,
+    aggregator,
+    ledger=folder / 'runs.db',
+    run=_RUN,
+    sampling=program.FixedCohorts(POPULATION, COHORT).sampling,
+    delta=DELTA,
+  )
+  features = np.random.default_rng(0).normal(size=(POPULATION, 8, 4))
+  data = [
+    tf.data.Dataset.from_tensors(
+      collections.OrderedDict(
+        x=x.astype(np.float32), y=x[:, :1].astype(np.float32)
+      )
+    )
+    for x in features
+  ]
+  return recorder, data
+
+
+def _with_journal(recorder: Any, journal: Journal) -> Any:
+  """Makes the wrapped process write down each round that it computes."""
+
+  class Observed:
+    initialize = staticmethod(recorder.process.initialize)
+    compute = staticmethod(recorder.process.next)
+
+    def next(self, state: Any, data: Sequence[Any]) -> Any:
+      journal.write('began')
+      output = self.compute(state, data)
+      journal.write('ran')
+      return output
+
+  recorder._process = Observed()
+  return recorder
+
+
+def kill_and_resume(
+  folder: pathlib.Path, kills: int, rounds: int, seed: int
+) -> list[int]:
+  """Lives and dies `kills` times, then lives to the end.
+
+  Returns:
+    How many rounds had begun at each death.
+  """
+  context = multiprocessing.get_context('forkserver')
+  context.set_forkserver_preload(_PRELOAD)
+  moments = random.Random(seed)
+  journal, deaths = Journal(folder / 'journal'), []
+  for _ in range(kills):
+    before = len(journal.read())
+    life = context.Process(target=live, args=(folder, rounds))
+    life.start()
+    while len(journal.read()) == before and life.is_alive():
+      time.sleep(0.01)
+    life.join(moments.uniform(0.0, 1.5))
+    os.kill(life.pid, signal.SIGKILL)
+    life.join()
+    deaths.append(_count(journal.read(), 'began'))
+  life = context.Process(target=live, args=(folder, rounds))
+  life.start()
+  life.join()
+  if life.exitcode:
+    raise RuntimeError(f'The last life ended with {life.exitcode}.')
+  return deaths
+
+
+def _count(lines: list[tuple[str, int]], what: str) -> int:
+  return sum(line[0] == what for line in lines)
+
+
+def violations(folder: pathlib.Path, rounds: int) -> list[str]:
+  """Returns where the ledger falls short of the journal; empty if nowhere."""
+  from tff_secagg_ext import accounting
+  from tff_secagg_ext.ledger import Ledger
+
+  lines = Journal(folder / 'journal').read()
+  with Ledger.open(folder / 'runs.db', create=False) as ledger:
+    shown = ledger.show(_RUN)
+  attempts = [a for r in shown['rounds'] for a in r['attempts']]
+  committed = [
+    r['round'] for r in shown['rounds'] if r['status'] == 'committed'
+  ]
+  began, ran = _count(lines, 'began'), _count(lines, 'ran')
+  released = [number for what, number in lines if what == 'released']
+  found = []
+  if committed != list(range(1, rounds + 1)):
+    found.append(f'committed rounds are {committed}')
+  if len(attempts) < began:
+    found.append(f'{began} rounds began, {len(attempts)} are in the ledger')
+  if set(released) != set(committed):
+    found.append(f'released rounds are {sorted(set(released))}')
+  for number in set(committed):
+    statuses = [a['status'] for a in shown['rounds'][number - 1]['attempts']]
+    if statuses.count('committed') != 1 or 'reserved' in statuses:
+      found.append(f'round {number} has the attempts {statuses}')
+  charge = accounting.from_json(json.dumps(attempts[0]['charge']))
+  true = accounting.release_epsilon([charge] * ran, DELTA).value
+  told = shown['release_epsilon']
+  if told is None or not math.isfinite(told) or told < true * (1 - 1e-9):
+    found.append(f'epsilon is {told}, of {ran} rounds that ran it is {true}')
+  return found
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--kills', type=int, default=20)
+  parser.add_argument('--rounds', type=int, default=40)
+  parser.add_argument('--seed', type=int, default=None)
+  arguments = parser.parse_args()
+  seed = arguments.seed
+  if seed is None:
+    seed = int.from_bytes(os.urandom(4), 'big')
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    deaths = kill_and_resume(folder, arguments.kills, arguments.rounds, seed)
+    lines = Journal(folder / 'journal').read()
+    print(f'seed {seed}; rounds begun at each kill: {deaths}')
+    print({what: _count(lines, what) for what in ('began', 'ran', 'released')})
+    found = violations(folder, arguments.rounds)
+    print('\n'.join(found) or 'The ledger holds all that was run, none twice.')
+    raise SystemExit(bool(found))
+
+
+if __name__ == '__main__':
+  main()

@@ -16,8 +16,6 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tff_secagg_ext.mechanism import random
-
 # A Walsh-Hadamard transform is done as products with a small matrix along one
 # axis after the other. 16 was the fastest of 2 to 1,024 on one core.
 _HADAMARD_ORDER_LOG2 = 4
@@ -41,23 +39,25 @@ class Rotation:
 def _public_words(
   seed: tf.Tensor, round_number: tf.Tensor, num_words: int
 ) -> tf.Tensor:
-  """uint32[num_words], a function of the int64 seed and the int32 round."""
-  halves = tf.bitcast(tf.reshape(seed, [1]), tf.uint32)
-  key = tf.concat([tf.reshape(halves, [2]), tf.zeros([6], tf.uint32)], axis=0)
-  nonce = tf.stack(
-    [
-      tf.bitcast(round_number, tf.uint32),
-      tf.constant(0, tf.uint32),
-      tf.constant(0, tf.uint32),
-    ]
+  """uint32[num_words], a function of the int64 seed and the int32 round.
+
+  Nothing secret: TensorFlow's counter-based generator does, which gives the
+  same words everywhere.
+  """
+  return tf.random.stateless_uniform(
+    [num_words],
+    tf.stack([seed, tf.cast(round_number, tf.int64)]),
+    minval=None,
+    maxval=None,
+    dtype=tf.uint32,
+    alg='philox',
   )
-  return random.keystream(key, nonce, num_words)
 
 
 def _signs(
   seed: tf.Tensor, round_number: tf.Tensor, dimension: int
 ) -> tf.Tensor:
-  """float32[dimension] of -1 and 1, a bit of the keystream each."""
+  """float32[dimension] of -1 and 1, a bit of the public words each."""
   words = _public_words(seed, round_number, math.ceil(dimension / 32))
   # As bytes, which take a quarter of the memory until they are floats.
   octets = tf.reshape(tf.bitcast(words, tf.uint8), [-1, 1])

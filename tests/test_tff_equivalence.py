@@ -64,7 +64,7 @@ def clipped_mean(values):
 
 
 def make_values(clients, dimension):
-  """Vectors of norms from a hundredth of the clip norm to a hundred times it."""
+  """Vectors of norms from a hundredth of the clip norm to its hundredfold."""
   rng = np.random.default_rng(0)
   values = rng.normal(size=(clients, dimension))
   values /= np.linalg.norm(values, axis=1, keepdims=True)

@@ -103,13 +103,13 @@ def _from_object(record: Any) -> Any:
       'returned.'
     )
   cls = _class_of(record)
-  names = {field.name for field in dataclasses.fields(cls)}
+  names = [field.name for field in dataclasses.fields(cls)]
   found = set(record) - {'kind', 'version'}
-  if found != names:
+  if found != set(names):
     raise ValueError(
       f'A record of kind {record["kind"]!r} must have the fields '
-      f'{sorted(names)}. Found unknown {sorted(found - names)}, missing '
-      f'{sorted(names - found)}. Another version may have written it.'
+      f'{sorted(names)}. Found unknown {sorted(found - set(names))}, missing '
+      f'{sorted(set(names) - found)}. Another version may have written it.'
     )
   return cls(**{name: _from_content(record[name]) for name in names})
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from dp_accounting.pld import privacy_loss_distribution
 import numpy as np
@@ -68,12 +69,41 @@ def test_envelope_is_above_its_pair_for_losses_above_zero(
   assert found <= low * 1.25
 
 
+def _fixed_size_pairs(m: float, q: float, zeroed: bool) -> list[Any]:
+  """Pairs (u, v) of the theorems: the client's slot in the two worlds."""
+  ends = [(2 * m, m), (0.0, -m)] if zeroed else [(2 * m, 0.0), (0.0, 2 * m)]
+  return [([(1 - q, 0.0), (q, u)], [(1 - q, 0.0), (q, v)]) for u, v in ends]
+
+
+@pytest.mark.parametrize('zeroed', [True, False])
+@pytest.mark.parametrize(('m', 'q', 'rounds'), [(1.0, 0.03, 10), (0.5, 0.1, 8)])
+def test_runs_that_adapt_stay_below_the_envelope(
+  m: float, q: float, rounds: int, zeroed: bool
+) -> None:
+  pairs = _fixed_size_pairs(m, q, zeroed)
+  reached = oracle.adaptive_epsilon(pairs, rounds, 1e-5)
+  kind, ratio = ('fixed', m) if zeroed else ('substituted', 2 * m)
+  found = _epsilon(kind, ratio, q, rounds, 1e-5)
+  assert reached <= found <= reached * 1.15
+
+
+def test_under_substitution_one_pair_does_not_bound_runs_that_adapt() -> None:
+  """(1-q) phi_0 + q phi_2m against phi_0 in every round is not the worst."""
+  m, q, rounds = 1.0, 0.03, 10
+  pairs = _fixed_size_pairs(m, q, zeroed=False)
+  reached = oracle.adaptive_epsilon(pairs, rounds, 1e-5)
+  assert reached > _epsilon('poisson', 2 * m, q, rounds, 1e-5)
+  assert oracle.adaptive_epsilon(pairs[:1], rounds, 1e-5) <= _epsilon(
+    'poisson', 2 * m, q, rounds, 1e-5
+  )
+
+
 @pytest.mark.parametrize('m', [0.1, 1.0, 6.0])
 @pytest.mark.parametrize('rounds', [1, 30])
 def test_without_sampling_it_is_the_gaussian_mechanism(
   m: float, rounds: int
 ) -> None:
-  for kind in ('poisson', 'fixed'):
+  for kind in ('poisson', 'fixed', 'substituted'):
     found = _epsilon(kind, m, 1.0, rounds, 1e-6)
     exact = gaussian.epsilon(m * math.sqrt(rounds), 1e-6)
     assert exact <= found <= exact * 1.001

@@ -56,7 +56,7 @@ def test_tails_keep_their_relative_precision(m: float, q: float) -> None:
     assert found == pytest.approx(float(exact), rel=1e-10)
 
 
-@pytest.mark.parametrize('kind', ['poisson', 'fixed'])
+@pytest.mark.parametrize('kind', ['poisson', 'fixed', 'substituted'])
 @pytest.mark.parametrize('m', [1e-3, 0.3, 5.0, 20.0])
 @pytest.mark.parametrize('q', [1e-4, 0.2, 1.0])
 def test_both_directions_are_one_pair(kind: str, m: float, q: float) -> None:
@@ -69,7 +69,7 @@ def test_both_directions_are_one_pair(kind: str, m: float, q: float) -> None:
   assert np.all(forward >= 0.0)
 
 
-@pytest.mark.parametrize('kind', ['poisson', 'fixed'])
+@pytest.mark.parametrize('kind', ['poisson', 'fixed', 'substituted'])
 @pytest.mark.parametrize('m', [0.25, 1.0])
 @pytest.mark.parametrize('reverse', [False, True])
 def test_profiles_are_convex_in_a_and_fall(
@@ -122,6 +122,26 @@ def test_theorem_holds_for_all_x_and_y_in_the_plane(
     assert worst_back == pytest.approx(converse, abs=2e-4)
 
 
+@pytest.mark.parametrize('q', [0.03, 0.5])
+@pytest.mark.parametrize('z', [0.7, 2.0])
+def test_substitution_bound_holds_in_the_plane(q: float, z: float) -> None:
+  """X and its substitute any two points, y at the end of its range."""
+  profile = profiles.Profile('substituted', 2.0 / z, q)
+  levels = np.array([-1.0, -0.3, 0.0, 0.3, 1.0, 2.0])
+  a = np.exp(levels)
+  bounds = profile.excess(levels, False) + np.maximum(1.0 - a, 0.0)
+  worst = np.zeros_like(bounds)
+  points = [_POINTS[i] for i in (0, 3, 5, 6, 8, 10)]
+  for x in points:
+    for other in points:
+      u = ((x[0] - 1.0) / z, x[1] / z)
+      v = ((other[0] - 1.0) / z, other[1] / z)
+      found, back = oracle.plane_divergences(u, v, q, list(a))
+      worst = np.maximum(worst, np.maximum(found, back))
+  assert np.all(worst <= bounds + 2e-4)
+  assert worst == pytest.approx(bounds, abs=2e-4)
+
+
 def test_the_often_quoted_pair_bounds_neither() -> None:
   """(1-q) phi_0 + q phi_-1 against (1-q) phi_0 + q phi_1."""
   q, a = 0.03, math.exp(1.0)
@@ -133,7 +153,7 @@ def test_the_often_quoted_pair_bounds_neither() -> None:
   assert quoted < fixed < both
 
 
-@pytest.mark.parametrize('kind', ['poisson', 'fixed'])
+@pytest.mark.parametrize('kind', ['poisson', 'fixed', 'substituted'])
 @pytest.mark.parametrize('m', [1e-4, 0.3, 15.0])
 @pytest.mark.parametrize('q', [1e-4, 0.5, 1.0])
 @pytest.mark.parametrize('reverse', [False, True])

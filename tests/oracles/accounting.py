@@ -145,3 +145,52 @@ def fixed_size_losses(m: float, q: float) -> Callable[[FloatArray], FloatArray]:
 
 def normal_cdf(x: FloatArray) -> FloatArray:
   return np.asarray(special.ndtr(x))
+
+
+Mixture = Sequence[tuple[float, float]]
+
+
+def adaptive_epsilon(
+  pairs: Sequence[tuple[Mixture, Mixture]], rounds: int, delta: float
+) -> float:
+  """Epsilon that a run reaches which picks its pair in every round.
+
+  The pair may depend on the outcomes so far. Backwards from the last round,
+  V(l) is the largest divergence at e^l that the rounds left can reach. Losses
+  are rounded down: a lower bound.
+
+  Args:
+    pairs: Mixtures of unit normals, (weight, centre) each, to pick from.
+    rounds: How many rounds.
+    delta: The delta.
+  """
+  step, reach = 2.0**-10, 32.0
+  levels = np.arange(-round(reach / step), round(reach / step) + 1) * step
+  size = 2**18
+  x = np.linspace(-14.0, 16.0, 600_001)
+  transforms = []
+  for p, q in pairs:
+    one, other = (
+      np.sum([w * normal(x, c) for w, c in mixture], axis=0)
+      for mixture in (p, q)
+    )
+    losses = np.log(one) - np.log(other)
+    index = np.floor(losses / step).astype(int)
+    kept = np.abs(index) < levels.size
+    law = np.bincount(
+      index[kept] % size, one[kept] * float(x[1] - x[0]), minlength=size
+    )
+    transforms.append(np.fft.rfft(law))
+  value = np.maximum(-np.expm1(levels), 0.0)
+  for _ in range(rounds):
+    padded = np.zeros(size)
+    padded[: 2 * levels.size] = np.concatenate([np.ones(levels.size), value])
+    transform = np.fft.rfft(padded)
+    value = np.max(
+      [
+        np.fft.irfft(transform * t, size)[levels.size : 2 * levels.size]
+        for t in transforms
+      ],
+      axis=0,
+    )
+  return float(levels[np.flatnonzero(value > delta)[-1]])

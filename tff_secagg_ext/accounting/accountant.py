@@ -51,7 +51,7 @@ _PROFILES = {
   (sampling_lib.NoSampling, 'substitution'): 'poisson',
   (sampling_lib.PoissonSampling, 'zero_out'): 'poisson',
   (sampling_lib.FixedSizeSampling, 'zero_out'): 'fixed',
-  (sampling_lib.FixedSizeSampling, 'substitution'): 'poisson',
+  (sampling_lib.FixedSizeSampling, 'substitution'): 'substituted',
 }
 
 

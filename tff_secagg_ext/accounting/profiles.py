@@ -14,9 +14,12 @@ standard deviation, q the chance to take part. The table of samplings:
   poisson    (1-q) phi_0 + q phi_m against phi_0
   fixed      present: (1-q) phi_0 + q phi_2m against (1-q) phi_0 + q phi_m
              absent: (1-q) phi_0 + q phi_m against phi_0
+  substituted  (1-q) phi_0 + q phi_m against phi_0, in both directions
 
 docs/accounting.md proves the third, fixed size without replacement under
-zero-out. Under substitution it is 'poisson' with the doubled sensitivity.
+zero-out, and the fourth, the same under substitution, where m is of the doubled
+sensitivity. There 'present' and 'absent' are the two neighbours, which are
+alike: which of them has the larger vector may change from round to round.
 """
 
 from __future__ import annotations
@@ -168,6 +171,7 @@ _POISSON = (
 _TABLE: Mapping[str, tuple[tuple[_Tail, _Losses], ...]] = {
   'poisson': _POISSON,
   'fixed': ((fixed_present, _fixed_present_losses), _POISSON[0]),
+  'substituted': (_POISSON[0], _POISSON[0]),
 }
 
 
@@ -176,7 +180,8 @@ class Profile:
   """The dominating pair of one round.
 
   Attributes:
-    kind: 'poisson' or 'fixed'; without sampling, 'poisson' with q = 1.
+    kind: 'poisson', 'fixed' or 'substituted'; without sampling, 'poisson' with
+      q = 1.
     m: The client's sensitivity over the noise's standard deviation; positive.
     q: The chance to take part, in (0, 1].
   """

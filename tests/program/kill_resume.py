@@ -151,12 +151,13 @@ def kill_and_resume(
   moments = random.Random(seed)
   journal, deaths = Journal(folder / 'journal'), []
   for _ in range(kills):
-    before = len(journal.read())
     life = context.Process(target=live, args=(folder, rounds))
+    # Up to three rounds of three lines each, then somewhere in the next.
+    lines = len(journal.read()) + moments.randint(1, 9)
     life.start()
-    while len(journal.read()) == before and life.is_alive():
-      time.sleep(0.01)
-    life.join(moments.uniform(0.0, 1.5))
+    while len(journal.read()) < lines and life.is_alive():
+      time.sleep(0.005)
+    life.join(moments.uniform(0.0, 0.5))
     os.kill(life.pid, signal.SIGKILL)
     life.join()
     deaths.append(_count(journal.read(), 'began'))
@@ -208,7 +209,7 @@ def violations(folder: pathlib.Path, rounds: int) -> list[str]:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--kills', type=int, default=20)
-  parser.add_argument('--rounds', type=int, default=40)
+  parser.add_argument('--rounds', type=int, default=60)
   parser.add_argument('--seed', type=int, default=None)
   arguments = parser.parse_args()
   seed = arguments.seed

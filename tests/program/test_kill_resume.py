@@ -13,5 +13,5 @@ def test_no_round_is_lost_hidden_or_committed_twice(
   tmp_path: pathlib.Path,
 ) -> None:
   seed = random.SystemRandom().randrange(2**32)
-  deaths = kill_resume.kill_and_resume(tmp_path, kills=3, rounds=6, seed=seed)
-  assert kill_resume.violations(tmp_path, rounds=6) == [], (seed, deaths)
+  deaths = kill_resume.kill_and_resume(tmp_path, kills=3, rounds=9, seed=seed)
+  assert kill_resume.violations(tmp_path, rounds=9) == [], (seed, deaths)

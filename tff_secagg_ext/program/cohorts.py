@@ -76,10 +76,10 @@ class PoissonCohorts:
     _validate.check_float(
       self.expected, 'expected', minimum=0.0, maximum=self.population
     )
-    if self.expected <= 0:
+    if not self.expected or not self._heads:
       raise ValueError(
-        f'`expected` must be above 0. Found {self.expected!r}. A round'
-        ' without clients trains nothing.'
+        '`expected` must be above 0, by what 64 bits can tell. Found'
+        f' {self.expected!r}. A round without clients trains nothing.'
       )
     _validate.check_int(self.minimum, 'minimum', minimum=1)
     _validate.check_int(self.maximum, 'maximum', minimum=self.minimum)
@@ -106,11 +106,15 @@ class PoissonCohorts:
     """The coins' probability."""
     return accounting.PoissonSampling(self.expected / self.population)
 
+  @property
+  def _heads(self) -> int:
+    """How many of the 2^64 words of a coin mean that its client is in."""
+    return int(fractions.Fraction(self.sampling.probability) * _WORD)
+
   def draw(self) -> Cohort:
     """Returns a fresh cohort."""
-    heads = int(fractions.Fraction(self.sampling.probability) * _WORD)
     words = np.frombuffer(secrets.token_bytes(8 * self.population), np.uint64)
-    coins = words <= np.uint64(heads - 1)
+    coins = words <= np.uint64(self._heads - 1)
     chosen: list[int] = np.flatnonzero(coins).tolist()
     if self.minimum <= len(chosen) <= self.maximum:
       return Cohort(tuple(chosen), self.sampling)

@@ -155,7 +155,7 @@ def test_a_read_only_ledger_is_refused() -> None:
     with (
       _unprivileged(folder),
       pytest.raises(
-        ledger_lib.LedgerError, match='cannot be opened.*can be written'
+        ledger_lib.LedgerError, match=r'cannot be opened.*can be written'
       ),
     ):
       Ledger.open(target)
@@ -196,7 +196,7 @@ def _fill(path: pathlib.Path, limit: str) -> list[str]:
 
 
 def _check_filled(lines: list[str], path: pathlib.Path) -> None:
-  """What was released is committed; what was refused is charged; all is well."""
+  """What was released is committed, and what was refused is charged."""
   assert lines[-1].startswith('refused')
   released = [int(line.split()[1]) for line in lines[:-1]]
   with Ledger.open(path) as ledger:

@@ -343,7 +343,7 @@ def test_unknown_runs_and_names(location: str) -> None:
       ledger.show('x')
     with pytest.raises(TypeError, match='`name` must be a string'):
       ledger.open_run(3, {}, delta=DELTA)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match='1 to 200 characters. Found 201'):
+    with pytest.raises(ValueError, match=r'1 to 200 characters\. Found 201'):
       ledger.open_run('x' * 201, {}, delta=DELTA)
     with pytest.raises(ValueError, match='`delta` must be'):
       ledger.open_run('x', {}, delta=1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import pathlib
 from typing import Any
 
@@ -235,7 +236,7 @@ def test_other_settings_are_refused(
 ) -> None:
   record(process, aggregator, path)
   with pytest.raises(
-    ledger.RunSettingsError, match='population is None .* and 9 now'
+    ledger.RunSettingsError, match=r'population is None .* and 9 now'
   ):
     record(
       process,
@@ -286,10 +287,8 @@ def test_no_reference_can_be_read_if_the_commit_fails(
     with tff.framework.get_context_stack().install(context):
       output = recorder.next(recorder.initialize(), data[:CLIENTS])
       for leaf in tf.nest.flatten(output):
-        try:
+        with contextlib.suppress(ledger.LedgerWriteError):
           readable.append(await leaf.get_value())
-        except ledger.LedgerWriteError:
-          pass
 
   def fail(*_: Any) -> None:
     raise ledger.LedgerWriteError('full')

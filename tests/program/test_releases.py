@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What leaves the clients is found in the computation, and named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.program import conftest
+from tff_secagg_ext._compat import tff
+from tff_secagg_ext.program import releases
+
+
+def with_next(process: Any, next_fn: Any) -> Any:
+  return tff.learning.templates.LearningProcess(
+    process.initialize,
+    next_fn,
+    process.get_model_weights,
+    process.set_model_weights,
+  )
+
+
+def test_one_noised_vector_is_all_that_leaves(
+  process: Any, aggregator: Any
+) -> None:
+  found = releases.of_process(process)
+  dimension = aggregator.padded_dimension(5)
+  assert found == releases.Releases(dimension, ())
+
+
+@pytest.mark.parametrize('secure', [False, True])
+def test_sums_of_metrics_are_named(aggregator: Any, secure: bool) -> None:
+  module = tff.learning.metrics
+  aggregate = module.secure_sum_then_finalize if secure else None
+  found = releases.of_process(
+    conftest.build(aggregator, metrics_aggregator=aggregate)
+  )
+  assert found.dimension == aggregator.padded_dimension(5)
+  assert 'client_work.train.loss is exact' in found.unaccounted
+
+
+def test_a_sum_that_no_metric_shows_is_named(process: Any) -> None:
+  state_type, data_type = process.next.type_signature.parameter
+
+  @tff.tensorflow.computation(data_type.member)
+  def count(data: Any) -> Any:
+    return data.reduce(np.int64(0), lambda n, _: n + 1)
+
+  @tff.tensorflow.computation(process.state_type.member, np.int64)
+  def hide(state: Any, total: Any) -> Any:
+    del total
+    return state
+
+  @tff.federated_computation(state_type, data_type)
+  def leaking(state: Any, data: Any) -> Any:
+    output = process.next(state, data)
+    total = tff.federated_sum(tff.federated_map(count, data))
+    state = tff.federated_map(hide, (output.state, total))
+    return tff.learning.templates.LearningProcessOutput(state, output.metrics)
+
+  found = releases.of_process(with_next(process, leaking))
+  # What nothing depends on may be compiled away; this does not leave anything.
+  if found.unaccounted:
+    assert found.unaccounted == ('a plain sum of <int64>',)
+
+
+def test_a_process_of_another_aggregator_is_unaccounted() -> None:
+  found = releases.of_process(
+    conftest.build(tff.aggregators.UnweightedMeanFactory())
+  )
+  assert found.dimension is None
+  assert any('plain sum' in reason for reason in found.unaccounted)
+
+
+def test_what_cannot_be_compiled_is_unaccounted(process: Any) -> None:
+  class Opaque(tff.Computation):
+    type_signature = process.next.type_signature
+
+    def __call__(self, *args: Any) -> Any:
+      return process.next(*args)
+
+    def __hash__(self) -> int:
+      return 1
+
+  found = releases.of_process(with_next(process, Opaque()))
+  assert found.dimension is None
+  assert 'process.next cannot be checked' in found.unaccounted[-1]
+
+
+def test_measurements_are_found_wherever_they_are() -> None:
+  ours = dict.fromkeys(releases.MEASUREMENT_KEYS, 1)
+  assert releases.find_measurements({'a': {'b': ours}, 'c': 2}) == ours
+  assert releases.find_measurements({'a': {'scale': 1}}) is None
+  assert releases.find_measurements(()) is None

@@ -54,6 +54,7 @@ class Run:
     self._status: dict[Attempt, str] = {}
     self._open: dict[Attempt, Round] = {}
     self._newest: Attempt | None = None
+    self._composition = Composition(Accountant(key.spendable_delta))
     self._load(rows.read_entries(engine, key.run))
 
   @property

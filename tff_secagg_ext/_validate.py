@@ -18,12 +18,12 @@ def _message(name: str, expected: str, found: object, remedy: str) -> str:
 
 
 def check_int(
-    value: object,
-    name: str,
-    *,
-    minimum: int | None = None,
-    maximum: int | None = None,
-    remedy: str = '',
+  value: object,
+  name: str,
+  *,
+  minimum: int | None = None,
+  maximum: int | None = None,
+  remedy: str = '',
 ) -> int:
   """Returns `value` as an `int` in `[minimum, maximum]`.
 
@@ -42,13 +42,13 @@ def check_int(
 
 
 def check_float(
-    value: object,
-    name: str,
-    *,
-    minimum: float = -math.inf,
-    maximum: float = math.inf,
-    exclusive: bool = False,
-    remedy: str = '',
+  value: object,
+  name: str,
+  *,
+  minimum: float = -math.inf,
+  maximum: float = math.inf,
+  exclusive: bool = False,
+  remedy: str = '',
 ) -> float:
   """Returns `value` as a finite `float` between `minimum` and `maximum`.
 

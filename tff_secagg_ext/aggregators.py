@@ -188,7 +188,9 @@ class DdpSecureAggregationFactory(tff.aggregators.UnweightedAggregationFactory):
     """
     constants = self.constants(dimension)
     spec = self._spec
-    client_shares = contributors or spec.expected_clients_per_round
+    client_shares = contributors
+    if client_shares is None:
+      client_shares = spec.expected_clients_per_round
     server_shares = 0
     if spec.cohorts == 'poisson':
       client_shares = spec.min_contributors or 1

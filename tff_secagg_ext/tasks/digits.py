@@ -63,7 +63,7 @@ def features(pixels: task_lib.Array) -> task_lib.Array:
 
   What all images share tells no digit from another, but takes up norm under
   the clip. Ink is even over the rows and fades to the sides: the two fixed
-  patterns that say so are projected out. No data were looked at.
+  patterns that say so are projected out. The patterns were chosen once, by cross-validation on these digits.
 
   Args:
     pixels: float[n, 64], in [0, 16].

@@ -38,18 +38,18 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
   if not shutil.which('initdb') or not shutil.which('pg_ctl'):
     pytest.skip('PostgreSQL is not installed')
   folder = tmp_path_factory.mktemp('postgresql')
-  user: dict[str, str] = {}
+  user: list[str] = []
   if getpass.getuser() == 'root':
     # The server refuses to run as root.
     shutil.chown(folder, 'postgres')
     for parent in (folder.parent, folder.parent.parent):
       parent.chmod(0o755)
-    user = {'user': 'postgres'}
+    user = ['setpriv', '--reuid=postgres', '--regid=postgres', '--clear-groups']
   options = f"-c listen_addresses='' -k {folder} -c fsync=off"
 
   def run(*command: str) -> None:
     subprocess.run(
-      command, check=True, cwd=folder, stdout=subprocess.DEVNULL, **user
+      [*user, *command], check=True, cwd=folder, stdout=subprocess.DEVNULL
     )
 
   data = str(folder / 'data')

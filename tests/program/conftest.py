@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import tff_secagg_ext
 from tff_secagg_ext._compat import tff
@@ -18,6 +17,7 @@ CLIENTS = 5
 
 def build(aggregator: Any, **kwargs: Any) -> Any:
   """Federated averaging of a linear model with four weights and a bias."""
+  import tensorflow as tf  # After the package, which says which Keras to load.
 
   def model() -> Any:
     return tff.learning.models.from_keras_model(
@@ -51,6 +51,8 @@ def process(aggregator: Any) -> Any:
 
 @pytest.fixture(scope='session')
 def data() -> list[Any]:
+  import tensorflow as tf
+
   features = np.random.default_rng(0).normal(size=(4 * CLIENTS, 8, 4))
   return [
     tf.data.Dataset.from_tensors(

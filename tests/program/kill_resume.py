@@ -158,8 +158,10 @@ def kill_and_resume(
     while len(journal.read()) < lines and life.is_alive():
       time.sleep(0.005)
     life.join(moments.uniform(0.0, 0.5))
-    os.kill(life.pid, signal.SIGKILL)
+    life.kill()
     life.join()
+    if life.exitcode not in (0, -signal.SIGKILL):
+      raise RuntimeError(f'A life ended by itself with {life.exitcode}.')
     deaths.append(_count(journal.read(), 'began'))
   life = context.Process(target=live, args=(folder, rounds))
   life.start()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import json
 import os
 from typing import Any
+import weakref
 
 import sqlalchemy as sa
 
@@ -48,6 +49,8 @@ class Ledger:
   def __init__(self, engine: sa.Engine):
     """Use `Ledger.open`."""
     self._engine = engine
+    # Runs keep their ledger, so that nothing is closed that is still in use.
+    weakref.finalize(self, engine.dispose)
 
   @classmethod
   def open(
@@ -143,7 +146,7 @@ class Ledger:
       ) from error
     assert session is not None
     key = RunKey(name, run_id, session[0], delta, delta - failures)
-    return Run(self._engine, key)
+    return Run(self, self._engine, key)
 
   def show(self, name: str) -> dict[str, Any]:
     """Returns all that is recorded of a run, as JSON values.

@@ -47,7 +47,8 @@ class Run:
     `ConcurrentWriterError` and must not release its round.
   """
 
-  def __init__(self, engine: sa.Engine, key: RunKey):
+  def __init__(self, ledger: object, engine: sa.Engine, key: RunKey):
+    self._ledger = ledger
     self._engine = engine
     self._key = key
     self._entries: list[Entry] = []

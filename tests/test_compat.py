@@ -174,7 +174,7 @@ def test_keras_3_in_use_is_refused():
   )
   with python(code) as process:
     _, errors = process.communicate(timeout=120)
-  assert 'ImportError: Found `tf.keras` 3.' in errors
+  assert 'ImportError: Found Keras 3 as `tf.keras`' in errors
   assert 'Restart Python and import tff_secagg_ext before' in errors
 
 

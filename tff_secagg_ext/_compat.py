@@ -175,9 +175,9 @@ def _check_keras() -> None:
     return
   os.environ.setdefault(_LEGACY_KERAS, '1')
   tf = sys.modules.get('tensorflow')
-  if tf is not None and tf.keras.__version__.startswith('3.'):
+  if tf is not None and not tf.keras.Model.__module__.startswith('tf_keras'):
     raise ImportError(
-      f'Found `tf.keras` {tf.keras.__version__}, expected Keras 2, for which'
+      'Found Keras 3 as `tf.keras`, expected Keras 2 (tf-keras), for which'
       ' TensorFlow Federated is written. Restart Python and import'
       ' tff_secagg_ext before TensorFlow is used, or set the environment'
       f' variable {_LEGACY_KERAS}=1.'

@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import pytest
@@ -33,17 +34,15 @@ EXACT = accounting.Round(
 
 
 @pytest.fixture(scope='session')
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
   """The URL of an empty server of its own, without a port."""
   if not shutil.which('initdb') or not shutil.which('pg_ctl'):
     pytest.skip('PostgreSQL is not installed')
-  folder = tmp_path_factory.mktemp('postgresql')
+  folder = pathlib.Path(tempfile.mkdtemp())
   user: list[str] = []
   if getpass.getuser() == 'root':
     # The server refuses to run as root.
     shutil.chown(folder, 'postgres')
-    for parent in (folder.parent, folder.parent.parent):
-      parent.chmod(0o755)
     user = ['setpriv', '--reuid=postgres', '--regid=postgres', '--clear-groups']
   options = f"-c listen_addresses='' -k {folder} -c fsync=off"
 
@@ -57,6 +56,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
   run('pg_ctl', '-D', data, '-o', options, '-l', f'{folder}/log', '-w', 'start')
   yield f'postgresql+psycopg://ledger@/{{}}?host={folder}'
   run('pg_ctl', '-D', data, '-m', 'immediate', 'stop')
+  shutil.rmtree(folder)
 
 
 @pytest.fixture(params=['sqlite', 'postgresql'])

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands and their options; what they do is imported when they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import json
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+  no_args_is_help=True,
+  pretty_exceptions_enable=False,
+  help='Distributed differential privacy for TensorFlow Federated.',
+)
+ledger_app = typer.Typer(no_args_is_help=True, help='Read a ledger.')
+app.add_typer(ledger_app, name='ledger')
+
+_Ledger = Annotated[str, typer.Option(help='SQLAlchemy URL of the ledger.')]
+_Json = Annotated[bool, typer.Option('--json', help='Print JSON.')]
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+  """Turns what the user can mend into one line and exit code 2."""
+  from tff_secagg_ext.cli import training
+  from tff_secagg_ext.ledger import LedgerError
+
+  try:
+    yield
+  except KeyboardInterrupt:
+    raise typer.Exit(130) from None
+  except (LedgerError, training.InputError) as error:
+    typer.echo(f'Error: {" ".join(str(error).split())}', err=True)
+    raise typer.Exit(2) from None
+
+
+@app.command()
+def train(
+  task: Annotated[
+    str, typer.Option(help='digits, shakespeare or fashion-mnist.')
+  ] = 'digits',
+  noise_multiplier: Annotated[
+    float, typer.Option(help='Noise over sensitivity; 0 has no privacy.')
+  ] = 1.0,
+  rounds: Annotated[
+    int | None, typer.Option(help="Rounds; the task's own by default.")
+  ] = None,
+  clients_per_round: Annotated[
+    int | None, typer.Option(help='Expected size of a cohort.')
+  ] = None,
+  bits: Annotated[int, typer.Option(help='The sum is modulo 2^bits.')] = 20,
+  mechanism: Annotated[
+    str, typer.Option(help='distributed_dgauss or distributed_skellam.')
+  ] = 'distributed_dgauss',
+  cohorts: Annotated[str, typer.Option(help='poisson or fixed.')] = 'poisson',
+  delta: Annotated[
+    float | None, typer.Option(help='At which epsilon is told.')
+  ] = None,
+  run: Annotated[
+    str | None, typer.Option(help='Name of the run; a known one goes on.')
+  ] = None,
+  ledger: _Ledger = 'sqlite:///runs.db',
+  checkpoints: Annotated[
+    str, typer.Option(help='Folder for the checkpoints of all runs.')
+  ] = 'checkpoints',
+) -> None:
+  """Trains a task with every round's epsilon in the ledger."""
+  with _one_line_errors():
+    from tff_secagg_ext.cli import tables, training
+
+    options = training.Options(
+      task=task,
+      noise_multiplier=noise_multiplier,
+      rounds=rounds,
+      clients_per_round=clients_per_round,
+      bits=bits,
+      mechanism=mechanism,
+      cohorts=cohorts,
+      delta=delta,
+      run=run or f'{task}-z{noise_multiplier:g}',
+      ledger=ledger,
+      checkpoints=checkpoints,
+    )
+    outcome = training.train(options)
+    tables.print_outcomes([outcome], ledger)
+    if outcome.interrupted:
+      typer.echo(
+        f'Interrupted after round {outcome.rounds}. The same command goes on'
+        f' with run {outcome.run}.',
+        err=True,
+      )
+      raise typer.Exit(130)
+
+
+@app.command()
+def demo(ledger: _Ledger = 'sqlite:///demo.db') -> None:
+  """Trains digits at noise multiplier 1, without noise, and at 4."""
+  with _one_line_errors():
+    from tff_secagg_ext.cli import demo as demo_lib
+
+    if not demo_lib.run(ledger):
+      raise typer.Exit(130)
+
+
+@ledger_app.command('list')
+def list_runs(
+  ledger: _Ledger = 'sqlite:///runs.db', as_json: _Json = False
+) -> None:
+  """Lists the runs of a ledger."""
+  with _one_line_errors():
+    from tff_secagg_ext.cli import tables
+    from tff_secagg_ext.ledger import Ledger
+
+    with Ledger.open(ledger, create=False) as opened:
+      runs = [opened.show(name) for name in opened.names()]
+    if as_json:
+      typer.echo(json.dumps(runs, indent=2, allow_nan=False))
+    else:
+      tables.print_runs(runs)
+
+
+@ledger_app.command('show')
+def show(
+  run: Annotated[str, typer.Argument(help='Name of the run.')],
+  ledger: _Ledger = 'sqlite:///runs.db',
+  as_json: _Json = False,
+) -> None:
+  """Shows a run: its rounds, and the epsilon of both views after each."""
+  with _one_line_errors():
+    from tff_secagg_ext.cli import tables
+    from tff_secagg_ext.ledger import Ledger
+
+    with Ledger.open(ledger, create=False) as opened:
+      shown = opened.show(run)
+    if as_json:
+      typer.echo(json.dumps(shown, indent=2, allow_nan=False))
+    else:
+      tables.print_run(shown)

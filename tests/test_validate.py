@@ -36,7 +36,7 @@ def test_what_is_no_real_number_is_a_type_error(value):
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 def test_numbers_must_be_finite(value):
-  with pytest.raises(ValueError, match='`x` must be finite. Found'):
+  with pytest.raises(ValueError, match=r'`x` must be finite\. Found'):
     _validate.check_float(value, 'x')
 
 
@@ -50,10 +50,10 @@ def test_ends_belong_to_a_range_unless_it_is_exclusive():
 
 def test_bools_and_choices():
   assert _validate.check_bool(False, 'b') is False
-  with pytest.raises(TypeError, match='`b` must be True or False. Found 1'):
+  with pytest.raises(TypeError, match=r'`b` must be True or False\. Found 1'):
     _validate.check_bool(1, 'b')
   assert _validate.check_choice('a', 'c', ('a', 'b')) == 'a'
   with pytest.raises(TypeError, match="a string, 'a' or 'b'"):
     _validate.check_choice(1, 'c', ('a', 'b'))
-  with pytest.raises(ValueError, match="'a' or 'b'. Found 'z'"):
+  with pytest.raises(ValueError, match=r"'a' or 'b'\. Found 'z'"):
     _validate.check_choice('z', 'c', ('a', 'b'))

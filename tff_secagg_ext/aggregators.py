@@ -235,7 +235,7 @@ def _tensor_types(value_type: tff.Type) -> list[tff.TensorType]:
   is_tensors = isinstance(
     value_type, (tff.TensorType, tff.StructWithPythonType)
   ) and tff.types.is_structure_of_tensors(value_type)
-  leaves = []
+  leaves: list[Any] = []
   if is_tensors:
     tff.types.structure_from_tensor_type_tree(leaves.append, value_type)
   for leaf in leaves:
@@ -272,15 +272,15 @@ def _process(
   state_type = initial_state.type_signature.result
 
   @tff.federated_computation
-  def initialize():
+  def initialize() -> Any:
     return tff.federated_eval(initial_state, tff.SERVER)
 
   @tff.tensorflow.computation(state_type, value_type)
-  def encode(state, value):
+  def encode(state: Any, value: Any) -> Any:
     return graph.encode(state, _flatten(value))
 
   @tff.tensorflow.computation(state_type, encode.type_signature.result)
-  def decode(state, total):
+  def decode(state: Any, total: Any) -> Any:
     next_state, mean, measurements = graph.decode(state, total)
     return next_state, _restore(mean, value_type), measurements
 
@@ -288,7 +288,7 @@ def _process(
     initialize.type_signature.result,
     tff.FederatedType(value_type, tff.CLIENTS),
   )
-  def next_fn(state, value):
+  def next_fn(state: Any, value: Any) -> Any:
     encoded = tff.federated_map(encode, (tff.federated_broadcast(state), value))
     total = tff.backends.mapreduce.federated_secure_modular_sum(
       encoded, graph.constants.modulus
@@ -299,7 +299,7 @@ def _process(
   return tff.templates.AggregationProcess(initialize, next_fn)
 
 
-def _flatten(value: Any) -> list[tf.Tensor]:
+def _flatten(value: Any) -> Any:
   """The tensors of a value in the order of its type, not of its keys."""
   if tf.is_tensor(value):
     return [value]

@@ -86,13 +86,17 @@ def train(
     )
     outcome = training.train(options)
     tables.print_outcomes([outcome], ledger)
-    if outcome.interrupted:
-      typer.echo(
-        f'Interrupted after round {outcome.rounds}. The same command goes on'
-        f' with run {outcome.run}.',
-        err=True,
-      )
-      raise typer.Exit(130)
+    _exit_if_interrupted(outcome.interrupted, outcome.rounds, outcome.run)
+
+
+def _exit_if_interrupted(interrupted: bool, rounds: int, run: str) -> None:
+  if interrupted:
+    typer.echo(
+      f'Interrupted after round {rounds}. The same command goes on with run'
+      f' {run}.',
+      err=True,
+    )
+    raise typer.Exit(130)
 
 
 @app.command()

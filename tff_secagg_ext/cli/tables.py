@@ -28,8 +28,8 @@ def print_outcomes(
   console = console or Console()
   table = Table('run', 'z', 'rounds')
   names = list(outcomes[0].utility)
-  for name in (*names, 'ε release', 'ε server', 'δ', 'sampling'):
-    table.add_column(name)
+  for name in (*names, 'ε release', 'ε server'):
+    table.add_column(name, no_wrap=True)
   for outcome in outcomes:
     table.add_row(
       outcome.run,
@@ -38,8 +38,6 @@ def print_outcomes(
       *(f'{outcome.utility[name]:.3f}' for name in names),
       _epsilon(_finite(outcome.release)),
       _epsilon(_finite(outcome.server)),
-      f'{outcome.delta:g}',
-      _sampling(outcome.sampling),
     )
   console.print(table)
   reasons = {
@@ -48,6 +46,11 @@ def print_outcomes(
   }
   _print_reasons(console, reasons)
   console.print(_FOOTNOTE)
+  for outcome in outcomes:
+    console.print(
+      f'{outcome.run}: δ = {outcome.delta:g}, {_sampling(outcome.sampling)}',
+      highlight=False,
+    )
   for outcome in outcomes:
     console.print(
       f'tff-secagg ledger show {outcome.run} --ledger {ledger}',
@@ -116,7 +119,7 @@ def _epsilon(value: float | None) -> str:
 
 def _sampling(sampling: accounting.Sampling) -> str:
   if isinstance(sampling, accounting.PoissonSampling):
-    return f'Poisson {sampling.probability:.3g}'
+    return f'Poisson cohorts of probability {sampling.probability:.3g}'
   if isinstance(sampling, accounting.FixedSizeSampling):
-    return f'{sampling.cohort} of {sampling.population}'
-  return 'none'
+    return f'cohorts of {sampling.cohort} of {sampling.population} clients'
+  return 'no sampling claimed'

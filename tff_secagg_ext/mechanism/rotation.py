@@ -14,6 +14,7 @@ import dataclasses
 import math
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 # A Walsh-Hadamard transform is done as products with a small matrix along one
@@ -67,7 +68,7 @@ def _signs(
   return 1.0 - 2.0 * bits
 
 
-def _hadamard_matrix(log2: int) -> np.ndarray:
+def _hadamard_matrix(log2: int) -> npt.NDArray[np.float32]:
   """Sylvester's Hadamard matrix of order 2**log2, float32, orthonormal."""
   matrix = np.ones((1, 1))
   for _ in range(log2):

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import math
+from typing import TypeAlias
 
 import tensorflow as tf
 
@@ -26,6 +27,8 @@ MAX_ATTEMPTS = 64
 # A long vector is worked off in chunks of at most this many coordinates, so
 # that its words, fractions and squares are never all in memory.
 _CHUNK = 2**18
+
+_UniformWords: TypeAlias = Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def norm_bound_squared(scale: float, dimension: int, beta: float) -> int:
@@ -75,10 +78,42 @@ def squared_norm(vector: tf.Tensor) -> tf.Tensor:
   return total
 
 
+def _attempt(
+  vector: tf.Tensor, uniform_words: _UniformWords, number: tf.Tensor
+) -> tf.Tensor:
+  """int32[d]: rounds each coordinate up at the odds of its fraction."""
+  size = vector.shape[0]
+  chunks = max(1, -(-size // _CHUNK))
+  length = -(-size // chunks)
+  rows = tf.pad(vector, [[0, chunks * length - size]])
+  rows = tf.reshape(rows, [chunks, length])
+
+  def round_chunk(index: tf.Tensor) -> tf.Tensor:
+    chunk = rows[index]
+    floor = tf.floor(chunk)
+    # A float32 holds the upper 24 bits of a word exactly.
+    words = tf.bitwise.right_shift(
+      uniform_words(length, number, index), tf.constant(8, tf.uint32)
+    )
+    uniform = tf.cast(words, tf.float32) * 2.0**-24
+    up = tf.cast(uniform < chunk - floor, tf.int32)
+    return tf.cast(floor, tf.int32) + up
+
+  if chunks == 1:
+    return round_chunk(tf.constant(0))
+  rounded = tf.map_fn(
+    round_chunk,
+    tf.range(chunks),
+    parallel_iterations=1,
+    fn_output_signature=tf.TensorSpec([length], tf.int32),
+  )
+  return tf.reshape(rounded, [-1])[:size]
+
+
 def round_conditionally(
   vector: tf.Tensor,
   bound_squared: int,
-  uniform_words: Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor],
+  uniform_words: _UniformWords,
 ) -> tf.Tensor:
   """Rounds a scaled vector to integers within the norm bound.
 
@@ -99,33 +134,7 @@ def round_conditionally(
   Returns:
     int32[d].
   """
-  size = vector.shape[0]
-  chunks = max(1, -(-size // _CHUNK))
-  length = -(-size // chunks)
-  rows = tf.pad(vector, [[0, chunks * length - size]])
-  rows = tf.reshape(rows, [chunks, length])
-
-  def round_chunk(number: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    chunk = rows[index]
-    floor = tf.floor(chunk)
-    # A float32 holds the upper 24 bits of a word exactly.
-    words = tf.bitwise.right_shift(
-      uniform_words(length, number, index), tf.constant(8, tf.uint32)
-    )
-    uniform = tf.cast(words, tf.float32) * 2.0**-24
-    up = tf.cast(uniform < chunk - floor, tf.int32)
-    return tf.cast(floor, tf.int32) + up
-
-  def attempt(number: tf.Tensor) -> tf.Tensor:
-    if chunks == 1:
-      return round_chunk(number, tf.constant(0))
-    rounded = tf.map_fn(
-      functools.partial(round_chunk, number),
-      tf.range(chunks),
-      parallel_iterations=1,
-      fn_output_signature=tf.TensorSpec([length], tf.int32),
-    )
-    return tf.reshape(rounded, [-1])[:size]
+  attempt = functools.partial(_attempt, vector, uniform_words)
 
   def rejected(rounded: tf.Tensor) -> tf.Tensor:
     return squared_norm(rounded) > bound_squared

@@ -98,51 +98,53 @@ class MechanismSpec:
 
 def _checked(spec: MechanismSpec) -> dict[str, object]:
   """The values as plain Python ones, each checked on its own."""
-  clients = _validate.check_int(
+  check_float, check_int = _validate.check_float, _validate.check_int
+  noise_multiplier = check_float(
+    spec.noise_multiplier, 'noise_multiplier', minimum=0
+  )
+  clients = check_int(
     spec.expected_clients_per_round, 'expected_clients_per_round', minimum=1
   )
-  clipping = spec.clipping
-  if not isinstance(clipping, AdaptiveClipping):
-    clipping = _positive(
-      clipping,
-      'clipping',
-      'Give a fixed L2 norm, or an AdaptiveClipping.',
-    )
+  bits = check_int(spec.bits, 'bits', minimum=MIN_BITS, maximum=MAX_BITS)
   return {
-    'noise_multiplier': _validate.check_float(
-      spec.noise_multiplier, 'noise_multiplier', minimum=0
-    ),
+    'noise_multiplier': noise_multiplier,
     'expected_clients_per_round': clients,
-    'bits': _validate.check_int(
-      spec.bits, 'bits', minimum=MIN_BITS, maximum=MAX_BITS
-    ),
+    'bits': bits,
     'zeroing': _validate.check_bool(spec.zeroing, 'zeroing'),
-    'rotation_type': _validate.check_choice(
-      spec.rotation_type, 'rotation_type', ROTATION_TYPES
-    ),
-    'mechanism': _validate.check_choice(
-      spec.mechanism, 'mechanism', MECHANISMS
-    ),
-    'clipping': clipping,
-    'cohorts': _validate.check_choice(spec.cohorts, 'cohorts', COHORTS),
+    'clipping': _clipping(spec.clipping),
+    **_checked_choices(spec),
     'max_contributors': _optional_int(
       spec.max_contributors, 'max_contributors'
     ),
     'min_contributors': _optional_int(
       spec.min_contributors, 'min_contributors'
     ),
-    'max_colluders': _validate.check_int(
-      spec.max_colluders, 'max_colluders', minimum=0
-    ),
+    'max_colluders': check_int(spec.max_colluders, 'max_colluders', minimum=0),
     'beta': _below_one(spec.beta, 'beta', minimum=0.0),
-    'modclip_prob': _validate.check_float(
-      spec.modclip_prob,
-      'modclip_prob',
-      minimum=0,
-      maximum=1,
-      exclusive=True,
+    'modclip_prob': check_float(
+      spec.modclip_prob, 'modclip_prob', minimum=0, maximum=1, exclusive=True
     ),
   }
+
+
+def _checked_choices(spec: MechanismSpec) -> dict[str, object]:
+  choices = {
+    'rotation_type': ROTATION_TYPES,
+    'mechanism': MECHANISMS,
+    'cohorts': COHORTS,
+  }
+  return {
+    name: _validate.check_choice(getattr(spec, name), name, allowed)
+    for name, allowed in choices.items()
+  }
+
+
+def _clipping(value: AdaptiveClipping | float) -> AdaptiveClipping | float:
+  if isinstance(value, AdaptiveClipping):
+    return value
+  return _positive(
+    value, 'clipping', 'Give a fixed L2 norm, or an AdaptiveClipping.'
+  )
 
 
 def _fill_poisson_bounds(spec: MechanismSpec) -> None:

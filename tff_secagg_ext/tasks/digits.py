@@ -63,7 +63,9 @@ def features(pixels: task_lib.Array) -> task_lib.Array:
 
   What all images share tells no digit from another, but takes up norm under
   the clip. Ink is even over the rows and fades to the sides: the two fixed
-  patterns that say so are projected out. The patterns were chosen once, by cross-validation on these digits.
+  patterns that say so are projected out. They were chosen once, by
+  cross-validation on these very digits: a run on other private data would have
+  to account for such a choice.
 
   Args:
     pixels: float[n, 64], in [0, 16].
@@ -76,4 +78,4 @@ def features(pixels: task_lib.Array) -> task_lib.Array:
   patterns = np.stack([np.ones(64), np.tile(fading, 8)], axis=1)
   basis, _ = np.linalg.qr(patterns)
   scaled = pixels / 8
-  return (scaled - scaled @ basis @ basis.T).astype(np.float32)
+  return np.asarray(scaled - scaled @ basis @ basis.T, np.float32)

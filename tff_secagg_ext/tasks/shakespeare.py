@@ -15,6 +15,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from tff_secagg_ext._compat import tff
 from tff_secagg_ext.tasks import task as task_lib
 
 ALPHABET = "\n !',-.:;?abcdefghijklmnopqrstuvwxyz"
@@ -115,7 +116,7 @@ def _lines(codes: task_lib.Array) -> tuple[task_lib.Array, task_lib.Array]:
   return x, y
 
 
-def _model() -> task_lib.tff.learning.models.FunctionalModel:
+def _model() -> tff.learning.models.FunctionalModel:
   rng = np.random.RandomState(0)
   size = len(ALPHABET)
 

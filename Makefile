@@ -19,7 +19,7 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/pytest --numprocesses=2 --dist=worksteal
 
 # The package goes last and by itself: the lock already has all it needs.
 $(READY): $(LOCK) setup.py pyproject.toml

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -45,6 +49,27 @@ def test_python_blocks_run_one_after_the_other(
 def test_bash_blocks_hold_commands_of_three_kinds():
   for command in commands():
     assert command.startswith(('make ', 'pip install ', 'tff-secagg ')), command
+
+
+def test_commands_run(tmp_path: pathlib.Path):
+  printed = []
+  for command in commands():
+    if command.startswith('tff-secagg '):
+      program, *arguments = shlex.split(command)
+      done = subprocess.run(
+        [pathlib.Path(sys.executable).parent / program, *arguments],
+        check=True,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+      )
+      printed.append(done.stdout)
+  _, listed, shown = printed
+  assert 'mine' in listed
+  rounds = json.loads(shown)['rounds']
+  assert [entry['status'] for entry in rounds] == ['committed'] * 5
 
 
 def test_make_targets_exist_and_are_run_by_ci():

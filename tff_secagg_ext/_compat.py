@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 import concurrent.futures
 import contextlib
 import functools
+import gc
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -301,7 +302,19 @@ def _tie_workers_to_this_process() -> None:
     'tensorflow_federated.python.core.impl.executor_stacks.executor_factory'
   )
   executor_factory.subprocess = types.SimpleNamespace(Popen=_Worker)
-  atexit.register(end_workers)
+  atexit.register(_end_quietly)
+
+
+def _end_quietly() -> None:
+  """Ends the workers, and the context whose finalizer would miss them.
+
+  At the end of Python it would look for a module that is gone, and print that.
+  """
+  end_workers()
+  _module(
+    'tensorflow_federated.python.core.impl.context_stack.set_default_context'
+  ).set_no_default_context()
+  gc.collect()
 
 
 def _children() -> Iterator[int]:

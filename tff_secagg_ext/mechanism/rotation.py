@@ -42,8 +42,8 @@ def _public_words(
 ) -> tf.Tensor:
   """uint32[num_words], a function of the int64 seed and the int32 round.
 
-  Nothing secret: TensorFlow's counter-based generator does, which gives the
-  same words everywhere.
+  Nothing secret: TensorFlow's counter-based generator does. Server and clients
+  must get the same words; a known answer is tested on each supported version.
   """
   return tf.random.stateless_uniform(
     [num_words],

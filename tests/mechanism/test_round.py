@@ -17,6 +17,7 @@ from tff_secagg_ext.mechanism import (
   stage,
 )
 from tff_secagg_ext.mechanism import round as round_lib
+from tff_secagg_ext.mechanism import spec as spec_lib
 
 
 def make_round(shapes, **changes):
@@ -134,26 +135,34 @@ def _accepts(sample, stddev):
 
 
 def test_clip_norm_and_zeroing_quantile_converge_on_skewed_data():
+  """By default to the quantiles 0.5 and 0.98.
+
+  About the clip norm's quantile the estimate moves with a standard deviation
+  of 0.03 and a memory of 12 rounds, so the median of 35 rounds is off by 0.1
+  with a probability below 1e-6.
+  """
   rng = np.random.default_rng(4)
-  simulation = Simulation((16,), expected_clients_per_round=100)
-  history = []
-  for _ in range(60):
-    norm = rng.lognormal(mean=1.0, sigma=1.0, size=100)
-    directions = rng.normal(size=(100, 16))
+
+  def clients(size):
+    directions = rng.normal(size=(size, 16))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    simulation.next(directions * norm[:, None])
-    history.append(
-      (
-        float(simulation.state['clip_norm']),
-        float(simulation.state['zeroing_quantile']),
-      )
-    )
-  clip_norm, quantile = np.median(history[30:], axis=0)
-  norm = rng.lognormal(mean=1.0, sigma=1.0, size=10**5)
-  directions = rng.normal(size=(10**5, 16))
-  directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-  peaks = np.max(np.abs(directions), axis=1) * norm
-  assert np.mean(norm <= clip_norm) == pytest.approx(0.5, abs=0.1)
+    return directions * rng.lognormal(sigma=1.0, size=(size, 1))
+
+  simulation = Simulation(
+    (16,),
+    expected_clients_per_round=40,
+    clipping=spec_lib.AdaptiveClipping(initial_norm=1.5),
+  )
+  history = []
+  for _ in range(55):
+    simulation.next(clients(40))
+    state = simulation.state
+    history.append([state['clip_norm'], state['zeroing_quantile']])
+  clip_norm, quantile = np.median(np.array(history[20:], float), axis=0)
+  many = clients(10**5)
+  norms_of_many = np.linalg.norm(many, axis=1)
+  assert np.mean(norms_of_many <= clip_norm) == pytest.approx(0.5, abs=0.1)
+  peaks = np.max(np.abs(many), axis=1)
   assert np.mean(peaks <= quantile) == pytest.approx(0.98, abs=0.02)
 
 

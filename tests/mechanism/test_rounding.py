@@ -17,7 +17,7 @@ def words_from(rng, size):
   """A source of uniform words that is a pure function of the attempt."""
   table = rng.integers(0, 2**32, size=(64, size), dtype=np.uint64)
   table = tf.constant(table.astype(np.uint32))
-  return lambda num_words, attempt, chunk: table[attempt]
+  return lambda num_words, attempt, chunk: table[attempt][:num_words]
 
 
 def test_bound_is_proposition_22():
@@ -57,27 +57,27 @@ def test_long_vectors_are_rounded_in_chunks_with_words_of_their_own():
 
   def uniform_words(num_words, attempt, chunk):
     seen.append((num_words, int(attempt), int(chunk)))
-    return tf.fill([num_words], tf.cast(chunk * 2**30, tf.uint32))
+    return tf.fill([num_words], tf.cast(chunk * 0x40004000, tf.uint32))
 
   rounded = rounding.round_conditionally(
     tf.fill([size], 0.2), 2 * size, uniform_words
   ).numpy()
   length = 2**17 + 2
-  assert seen == [(length, 0, 0), (length, 0, 1)]
+  assert seen == [(length // 2, 0, 0), (length // 2, 0, 1)]
   expected = [1] * length + [0] * (size - length)
   np.testing.assert_array_equal(rounded, expected)
 
 
 def test_when_all_attempts_fail_it_rounds_towards_zero():
   vector = tf.constant([3.5, -2.5])
-  up_and_down = tf.constant([0, 2**32 - 1], tf.uint32)  # to 4 and -3: norm 25
+  up_and_down = tf.constant([0xFFFF0000], tf.uint32)  # to 4 and -3: norm 25
   rounded = rounding.round_conditionally(vector, 24, lambda *_: up_and_down)
   np.testing.assert_array_equal(rounded, [3, -2])
 
 
 def test_later_attempts_use_words_of_their_own():
   vector = tf.constant([0.5, 0.5])
-  words = tf.constant([[0, 0], [0, 2**32 - 1]], tf.uint32)
+  words = tf.constant([[0], [0xFFFF0000]], tf.uint32)
   rounded = rounding.round_conditionally(
     vector, 1, lambda _, i, chunk: words[i]
   )
@@ -97,6 +97,19 @@ def test_rounding_is_unbiased():
   np.testing.assert_allclose(mean, vector, atol=6 * 0.5 / repeats**0.5)
   biased = vector + 0.08
   assert np.max(np.abs(mean - biased)) > 6 * 0.5 / repeats**0.5
+
+
+def test_every_half_word_decides_one_coordinate():
+  """Up where (half word + 1/2) / 2^16 is below the fraction."""
+  rng = np.random.default_rng(9)
+  words = rng.integers(0, 2**32, size=50, dtype=np.uint64).astype(np.uint32)
+  vector = rng.normal(size=99).astype(np.float32) * 10
+  rounded = rounding.round_conditionally(
+    tf.constant(vector), 10**9, lambda *_: tf.constant(words)
+  )
+  floor = np.floor(vector)
+  uniform = (words.view('<u2')[:99].astype(float) + 0.5) / 2**16
+  np.testing.assert_array_equal(rounded, floor + (uniform < vector - floor))
 
 
 def test_whole_numbers_stay():

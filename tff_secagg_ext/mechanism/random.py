@@ -101,10 +101,21 @@ def _double_round(
   return a, tf.roll(b, 1, 0), tf.roll(c, 2, 0), tf.roll(d, 3, 0)
 
 
+@tf.function(
+  autograph=False,
+  input_signature=[
+    tf.TensorSpec([8], tf.uint32),
+    tf.TensorSpec([3], tf.uint32),
+    tf.TensorSpec([], tf.int64),
+    tf.TensorSpec([], tf.int64),
+  ],
+)
 def _blocks(
-  key: tf.Tensor, nonce: tf.Tensor, first: tf.Tensor, count: int | tf.Tensor
+  key: tf.Tensor, nonce: tf.Tensor, first: tf.Tensor, count: tf.Tensor
 ) -> tf.Tensor:
   """Returns `uint32[count, 16]`: the blocks `first` to `first + count - 1`.
+
+  Traced once a process, however many streams a graph draws from.
 
   The state is four rows, `uint32[4, count]` each, so that one op works on the
   four columns (or diagonals) of every block.
@@ -171,11 +182,16 @@ def keystream(
   pieces = max(1, -(-count // _WIDTH))
   width = -(-count // pieces)
   firsts = counter + width * tf.range(pieces, dtype=tf.int64)
+
+  def piece(first: tf.Tensor) -> tf.Tensor:
+    blocks = _blocks(key, nonce, first, tf.constant(width, tf.int64))
+    return tf.ensure_shape(blocks, [width, _BLOCK_WORDS])
+
   if pieces == 1:
-    words = _blocks(key, nonce, firsts[0], width)
+    words = piece(firsts[0])
   else:
     words = tf.map_fn(
-      lambda first: _blocks(key, nonce, first, width),
+      piece,
       firsts,
       parallel_iterations=1,
       fn_output_signature=tf.TensorSpec([width, _BLOCK_WORDS], tf.uint32),
@@ -199,7 +215,7 @@ class Stream:
     self,
     num_words: int | tf.Tensor,
     index: int | tf.Tensor = 0,
-    part: int = 0,
+    part: int | tf.Tensor = 0,
   ) -> tf.Tensor:
     """Returns `uint32[num_words]`, independent for each `(index, part)`.
 

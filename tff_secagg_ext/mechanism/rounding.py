@@ -91,11 +91,9 @@ def _attempt(
   def round_chunk(index: tf.Tensor) -> tf.Tensor:
     chunk = rows[index]
     floor = tf.floor(chunk)
-    # A float32 holds the upper 24 bits of a word exactly.
-    words = tf.bitwise.right_shift(
-      uniform_words(length, number, index), tf.constant(8, tf.uint32)
-    )
-    uniform = tf.cast(words, tf.float32) * 2.0**-24
+    words = uniform_words((length + 1) // 2, number, index)
+    halves = tf.reshape(tf.bitcast(words, tf.uint16), [-1])[:length]
+    uniform = (tf.cast(halves, tf.float32) + 0.5) * 2.0**-16
     up = tf.cast(uniform < chunk - floor, tf.int32)
     return tf.cast(floor, tf.int32) + up
 
@@ -120,7 +118,7 @@ def round_conditionally(
   - The squared norm of the result, computed exactly in int64, is at most
     `bound_squared`, whatever the input is.
   - Each attempt rounds every coordinate up with the probability of its
-    fractional part (to 2^-24), independently.
+    fractional part (to 2^-17), independently.
   - When `MAX_ATTEMPTS` attempts fail the vector is rounded towards zero, and
     should even that exceed the bound it is zero: biased, never insensitive.
 

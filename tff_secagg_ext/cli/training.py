@@ -232,7 +232,9 @@ def _reporting(console: Console, run: str, rounds: int) -> Iterator[_Report]:
     def line(number: int, text: str) -> None:
       if number % every == 0 or number == rounds:
         console.print(
-          f'{run}: round {number}/{rounds}  {text}', highlight=False
+          f'{run}: round {number}/{rounds}  {text}',
+          highlight=False,
+          soft_wrap=True,
         )
 
     yield _Report(line)

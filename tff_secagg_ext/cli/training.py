@@ -80,7 +80,8 @@ def train(options: Options, console: Console | None = None) -> Outcome:
 
     def on_round(record: program.RoundRecord) -> None:
       number = record.entry.attempt.round
-      if number % max(1, setup.rounds // _REPORTS) == 0:
+      every = max(1, setup.rounds // _REPORTS)
+      if number % every == 0 or number == setup.rounds:
         report.utility = setup.evaluate(record.state)
       report(number, record.entry.release, record.entry.server)
 

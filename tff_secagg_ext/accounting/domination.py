@@ -108,8 +108,9 @@ def dominate_equal(
     count: The number of shares, at least 1.
     smoothing: The lemma's s2.
   """
-  partial = np.arange(1, min(count, _EXACT_TERMS)) * variance
-  ranges = log_factor_range(_step_variance(partial, np.asarray(variance)))
+  share = np.asarray(variance, np.float64)
+  partial = np.arange(1, min(count, _EXACT_TERMS), dtype=np.float64) * share
+  ranges = log_factor_range(_step_variance(partial, share))
   rest = count - 1 - ranges.size
   tail = rest * float(ranges[-1]) if rest > 0 else 0.0
   return _domination(count * variance, math.fsum(ranges) + tail, smoothing)

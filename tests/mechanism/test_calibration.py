@@ -69,7 +69,8 @@ def test_more_bits_inflate_less():
     constants = calibration.calibrate(make(bits=bits), 2**20)
     inflation.append(constants.sensitivity / constants.scale)
   assert inflation == sorted(inflation, reverse=True)
-  assert inflation[-1] < 1.001
+  # The grid is no finer than needed for this.
+  assert inflation[-1] < 1.01
 
 
 @pytest.mark.parametrize(

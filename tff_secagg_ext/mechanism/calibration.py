@@ -22,10 +22,10 @@ _MAX_SCALE = 2.0**20
 _MAX_TOTAL_STDDEV = 1e5
 
 # A finer grid than this gains nothing, and makes noise more costly to draw: a
-# share's variance is 10^6 times that of rounding, and rounding adds less than
-# 0.1 % to the norm bound.
+# share's variance is 10^6 times that of rounding, or rounding adds less than
+# 1 % to the norm bound.
 _FINE_SHARE_STDDEV = 512.0
-_FINE_SCALE_PER_ROOT_DIMENSION = 16.0
+_FINE_SCALE_PER_ROOT_DIMENSION = 4.0
 
 # Below this a share is so coarse that a sum of them is far from a discrete
 # Gaussian, and no accountant of sums covers it.

@@ -138,14 +138,19 @@ def noising(
   ) -> tf.Tensor:
     del parameters
     share = noise(constants, mechanism, 1, secrets.noise)
-    return tf.math.floormod(vector + share, constants.modulus)
+    return _reduced(vector + share, constants.modulus)
 
   def decode(total: tf.Tensor, parameters: stage.RoundParameters) -> tf.Tensor:
     del parameters
     half = constants.modulus // 2
-    return tf.math.floormod(total + half, constants.modulus) - half
+    return _reduced(total + half, constants.modulus) - half
 
   return stage.Stage(encode, decode)
+
+
+def _reduced(vector: tf.Tensor, modulus: int) -> tf.Tensor:
+  """The vector modulo a power of 2, in [0, modulus); negative ones too."""
+  return tf.bitwise.bitwise_and(vector, modulus - 1)
 
 
 def noise(

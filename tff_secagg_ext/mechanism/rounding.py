@@ -14,7 +14,6 @@ for Federated Learning with Secure Aggregation", arXiv:2102.06387.
 from __future__ import annotations
 
 from collections.abc import Callable
-import functools
 import math
 from typing import TypeAlias
 
@@ -132,16 +131,18 @@ def round_conditionally(
   Returns:
     int32[d].
   """
-  attempt = functools.partial(_attempt, vector, uniform_words)
 
   def rejected(rounded: tf.Tensor) -> tf.Tensor:
     return squared_norm(rounded) > bound_squared
 
-  first = attempt(tf.constant(0))
-  _, rounded = tf.while_loop(
-    lambda number, rounded: (number < MAX_ATTEMPTS) & rejected(rounded),
-    lambda number, _: (number + 1, attempt(number)),
-    (tf.constant(1), first),
+  def again(number: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    rounded = _attempt(vector, uniform_words, number)
+    return number + 1, rounded, rejected(rounded)
+
+  _, rounded, failed = tf.while_loop(
+    lambda number, _, failed: failed & (number < MAX_ATTEMPTS),
+    again,
+    (tf.constant(0), tf.zeros(vector.shape, tf.int32), tf.constant(True)),
     parallel_iterations=1,
   )
 
@@ -149,4 +150,4 @@ def round_conditionally(
     truncated = tf.cast(vector, tf.int32)
     return tf.where(rejected(truncated), tf.zeros_like(truncated), truncated)
 
-  return tf.cond(rejected(rounded), towards_zero, lambda: rounded)
+  return tf.cond(failed, towards_zero, lambda: rounded)

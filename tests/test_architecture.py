@@ -26,7 +26,9 @@ EVERYTHING = {
   'ledger',
   'mechanism',
   'metrics',
+  'execution',
   'program',
+  'secagg',
   'tasks',
 }
 MAY_IMPORT = {
@@ -36,13 +38,15 @@ MAY_IMPORT = {
   'accounting': {'_validate'},
   'aggregators': {*BELOW, 'accounting', 'mechanism'},
   'cli': EVERYTHING,
+  'execution': {*BELOW, 'secagg'},
   'ledger': {'_validate', 'accounting'},
   'mechanism': {'_validate'},
   'metrics': BELOW,
   'program': EVERYTHING - {'tasks'},
+  'secagg': {'_validate'},
   'tasks': BELOW,
 }
-WITHOUT_TENSORFLOW = ('accounting', 'ledger', '_validate')
+WITHOUT_TENSORFLOW = ('accounting', 'ledger', 'secagg', '_validate')
 
 MODULE_LINES = 400
 MEDIAN_MODULE_LINES = 200

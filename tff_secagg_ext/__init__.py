@@ -38,10 +38,12 @@ _SUBMODULES = frozenset(
     'accounting',
     'aggregators',
     'cli',
+    'execution',
     'ledger',
     'mechanism',
     'metrics',
     'program',
+    'secagg',
     'tasks',
   ]
 )

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.mechanism import random
 
-_VECTORS = pathlib.Path(__file__).parents[1] / 'vectors' / 'v1'
+_VECTORS = pathlib.Path(__file__).parents[1] / 'vectors' / '1'
 _CHACHA20 = json.loads((_VECTORS / 'chacha20.json').read_text())['vectors']
 _UUIDS = json.loads((_VECTORS / 'kernel_uuids.json').read_text())
 _KEY = np.arange(8, dtype=np.uint32)

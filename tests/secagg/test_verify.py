@@ -194,7 +194,7 @@ def test_each_row_halves_the_chance_of_a_forgery(error, modulus):
 
 
 def test_every_row_alone_finds_half_of_the_errors():
-  """For 4,000 errors in one coordinate; 6 standard deviations: false alarm 1e-7."""
+  """For 4,000 errors; 6 standard deviations: false alarms 1e-7."""
   trials, caught = 4000, np.zeros(64)
   for _ in range(trials):
     bits, error = keystream(8), np.zeros(8, np.int64)

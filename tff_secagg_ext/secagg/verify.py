@@ -73,11 +73,11 @@ def tags(
 ) -> NDArray[np.int64]:
   """Returns A x mod m, int64[64], exactly.
 
-  A product of float64 matrices of about 2 d (64 + 2 * 16) multiplications does
-  it: with x as rows of 16, and windows of bits as long as 16 + 63, the entry
-  G[a, j] = sum_q bits[16 q + a] x[16 q + j] holds what all tags with r + j = a
-  have in common. Limbs of x have 32 bits and a block 2^12 rows, so that an
-  entry is below 2^44 and therefore exact; the sum over 2^31 coordinates is
+  A product of float64 matrices does it, with 80 d multiplications for each 32
+  bits of m: with x in rows of 16, and windows of 16 + 63 bits that begin where
+  the rows do, G[a, j] = sum_q bits[16 q + a] x[16 q + j], and A x in row r is
+  the sum of G[r + j, j] over j. Limbs of x have 32 bits and blocks 2^12 rows:
+  an entry is below 2^44, hence exact, and a sum over 2^31 coordinates is
   below 2^63. Memory beyond the arguments is that of one block.
 
   Args:

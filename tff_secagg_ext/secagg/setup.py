@@ -153,6 +153,5 @@ class Setup:
     names = [vector.name for vector in self.vectors]
     if not names or len(set(names)) < len(names):
       raise ValueError(
-        '`vectors` must be at least one, of different names. Found'
-        f' {names!r}.'
+        f'`vectors` must be at least one, of different names. Found {names!r}.'
       )

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vectors of integers modulo m: uniform masks, and their bytes.
+
+Guarantees:
+
+- a mask is uniform modulo m, for any m from 2 to 2^62, given that AES-256-CTR
+  is a pseudo-random generator: words that are not below m are skipped, and
+  nothing is reduced modulo an m that does not divide the range;
+- a coordinate has ceil(log2 m) bits on the wire, and each vector has one
+  encoding;
+- sums of masks are kept in words that wrap by themselves, and reduced once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import itertools
+from typing import Any, TypeAlias
+
+from cryptography.hazmat.primitives import ciphers
+from cryptography.hazmat.primitives.ciphers import algorithms, modes
+import numpy as np
+import numpy.typing as npt
+
+from tff_secagg_ext.secagg import errors
+from tff_secagg_ext.secagg.setup import VectorSpec
+
+Words: TypeAlias = npt.NDArray[Any]
+
+# A block of keystream and what it is added to stay in a core's cache.
+_BLOCK_BYTES = 1 << 18
+_ZEROS = memoryview(bytes(_BLOCK_BYTES))
+
+
+class Keystream:
+  """The keystream of AES-256-CTR whose counter starts at zero.
+
+  A key has one keystream: it must be used for nothing else.
+  """
+
+  def __init__(self, key: bytes):
+    cipher = ciphers.Cipher(algorithms.AES(key), modes.CTR(bytes(16)))
+    self._encryptor = cipher.encryptor()
+
+  def read_into(self, buffer: npt.NDArray[np.uint8]) -> None:
+    """Fills a contiguous buffer with the next bytes."""
+    for start in range(0, buffer.size, _BLOCK_BYTES):
+      block = buffer[start : start + _BLOCK_BYTES]
+      self._encryptor.update_into(_ZEROS[: block.size], memoryview(block))
+
+  def read(self, count: int) -> npt.NDArray[np.uint8]:
+    """Returns the next `count` bytes."""
+    buffer = np.empty(count, np.uint8)
+    self.read_into(buffer)
+    return buffer
+
+
+@dataclasses.dataclass(frozen=True)
+class Ring:
+  """Integers modulo m.
+
+  Attributes:
+    modulus: m, from 2 to 2^62.
+  """
+
+  modulus: int
+
+  @property
+  def bits(self) -> int:
+    """ceil(log2 m), the bits of a coordinate on the wire."""
+    return (self.modulus - 1).bit_length()
+
+  @property
+  def is_binary(self) -> bool:
+    """Whether m is a power of 2, and words wrap modulo m by themselves."""
+    return self.modulus == 1 << self.bits
+
+  @property
+  def word(self) -> np.dtype[Any]:
+    """The smallest unsigned word, little-endian, that holds a coordinate."""
+    size = next(size for size in (1, 2, 4, 8) if 8 * size >= self.bits)
+    return np.dtype(f'<u{size}')
+
+  @property
+  def accumulator(self) -> np.dtype[Any]:
+    """The word in which sums modulo m are kept."""
+    return self.word if self.is_binary else np.dtype('<u8')
+
+  def reduce(self, words: Words) -> npt.NDArray[np.int64]:
+    """Returns accumulated words modulo m, as int64 in [0, m)."""
+    if self.is_binary:
+      words = words & words.dtype.type(self.modulus - 1)
+    else:
+      words = words % np.uint64(self.modulus)
+    return words.astype(np.int64)
+
+  def add(self, total: Words, words: Words) -> None:
+    """Adds words in [0, m) to accumulated ones, in place."""
+    np.add(total, words, out=total, casting='same_kind')
+    # Below 2^32 as many sums as there are clients fit in 64 bits.
+    if not self.is_binary and self.bits > 32:
+      np.subtract(total, self.modulus, out=total, where=total >= self.modulus)
+
+  def subtract(self, total: Words, words: Words) -> None:
+    """Subtracts words in [0, m) from accumulated ones, in place."""
+    if self.is_binary:
+      np.subtract(total, words, out=total)
+    else:
+      self.add(total, np.uint64(self.modulus) - words)
+
+  def zeros(self, length: int) -> Words:
+    """Returns accumulated words that are zero."""
+    return np.zeros(length, self.accumulator)
+
+  def apply_mask(self, total: Words, key: bytes, sign: int) -> None:
+    """Adds the mask of a key to accumulated words, or subtracts it.
+
+    Args:
+      total: Of the type `accumulator`, contiguous; changed in place.
+      key: 32 bytes.
+      sign: 1 or -1.
+    """
+    combine = self.add if sign > 0 else self.subtract
+    stream = Keystream(key)
+    size = self.word.itemsize
+    buffer = np.empty(min(_BLOCK_BYTES, total.size * size), np.uint8)
+    done = 0
+    while done < total.size:
+      part = buffer[: (total.size - done) * size]
+      stream.read_into(part)
+      words = part.view(self.word)
+      if not self.is_binary:
+        words = self._below_modulus(words)
+      combine(total[done : done + words.size], words)
+      done += words.size
+
+  def mask(self, length: int, key: bytes) -> npt.NDArray[np.int64]:
+    """Returns the mask of a key: int64[length], uniform in [0, m)."""
+    total = self.zeros(length)
+    self.apply_mask(total, key, 1)
+    return self.reduce(total)
+
+  def _below_modulus(self, words: Words) -> Words:
+    """Returns, of the low bits of words, those that are below m."""
+    words &= self.word.type((1 << self.bits) - 1)
+    return words[words < self.modulus].astype(self.accumulator)
+
+  def pack(self, words: Words) -> bytes:
+    """Returns the encoding of words in [0, m): planes of 2^j bits each."""
+    words = np.ascontiguousarray(words)
+    return b''.join(
+      _pack_plane(words >> words.dtype.type(low), width)
+      for low, width in _planes(self.bits)
+    )
+
+  def packed_bytes(self, length: int) -> int:
+    """How many bytes `pack` makes of so many coordinates."""
+    return sum(-(-length * width // 8) for _, width in _planes(self.bits))
+
+  def unpack(self, data: memoryview, length: int) -> Words:
+    """Returns the words of an encoding, of the type `accumulator`.
+
+    Raises:
+      MessageError: If it is not the encoding of so many coordinates below m.
+    """
+    if len(data) != self.packed_bytes(length):
+      raise errors.MessageError(
+        f'A vector of {length} coordinates must have'
+        f' {self.packed_bytes(length)} bytes. Found {len(data)}.'
+      )
+    kind = self.accumulator
+    total: Words | None = None
+    start = 0
+    for low, width in _planes(self.bits):
+      end = start + -(-length * width // 8)
+      plane = _unpack_plane(data[start:end], length, width).astype(kind)
+      start = end
+      if total is None:
+        total = plane
+      else:
+        np.left_shift(plane, kind.type(low), out=plane)
+        np.bitwise_or(total, plane, out=total)
+    assert total is not None
+    if not self.is_binary and length and int(total.max()) >= self.modulus:
+      raise errors.MessageError(
+        f'A coordinate must be below the modulus {self.modulus}. Found'
+        f' {int(total.max())}.'
+      )
+    return total
+
+
+def ring_of(spec: VectorSpec) -> Ring:
+  """Returns the ring of a vector."""
+  return Ring(spec.modulus)
+
+
+def _planes(bits: int) -> Iterator[tuple[int, int]]:
+  """Yields the lowest bit and the width of each plane, the widest first."""
+  widths = [1 << j for j in reversed(range(6)) if bits >> j & 1]
+  return zip(itertools.accumulate([0, *widths]), widths, strict=False)
+
+
+def _pack_plane(words: Words, width: int) -> bytes:
+  if width >= 8:
+    return words.astype(f'<u{width // 8}').tobytes()
+  small = words.astype(np.uint8) & np.uint8((1 << width) - 1)
+  each = 8 // width
+  padded = np.zeros(-(-small.size // each) * each, np.uint8)
+  padded[: small.size] = small
+  packed = np.zeros(padded.size // each, np.uint8)
+  for index in range(each):
+    packed |= padded[index::each] << np.uint8(index * width)
+  return packed.tobytes()
+
+
+def _unpack_plane(data: memoryview, length: int, width: int) -> Words:
+  if width >= 8:
+    return np.frombuffer(data, f'<u{width // 8}')
+  packed = np.frombuffer(data, np.uint8)
+  each = 8 // width
+  small = np.empty(packed.size * each, np.uint8)
+  for index in range(each):
+    small[index::each] = packed >> np.uint8(index * width)
+  small &= np.uint8((1 << width) - 1)
+  if small[length:].any():
+    raise errors.MessageError('Padding bits must be zero. Found others.')
+  return small[:length]

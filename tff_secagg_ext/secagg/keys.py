@@ -104,9 +104,15 @@ def unseal(key: bytes, sealed: bytes) -> bytes:
 class Identity:
   """The long-term signing key of a client."""
 
-  def __init__(self) -> None:
-    self._private = ed25519.Ed25519PrivateKey.generate()
+  def __init__(self, private: bytes):
+    """Takes the 32 bytes of an Ed25519 private key."""
+    self._private = ed25519.Ed25519PrivateKey.from_private_bytes(private)
     self.public = self._private.public_key().public_bytes_raw()
+
+  @classmethod
+  def generate(cls) -> Identity:
+    """Returns a new identity, of the kernel's randomness."""
+    return cls(ed25519.Ed25519PrivateKey.generate().private_bytes_raw())
 
   def sign(self, content: bytes) -> bytes:
     """Returns the signature of a content, 64 bytes."""

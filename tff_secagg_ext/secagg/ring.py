@@ -47,7 +47,7 @@ class Keystream:
     """Fills a contiguous buffer with the next bytes."""
     for start in range(0, buffer.size, _BLOCK_BYTES):
       block = buffer[start : start + _BLOCK_BYTES]
-      self._encryptor.update_into(_ZEROS[: block.size], memoryview(block))
+      self._encryptor.update_into(_ZEROS[: block.size], block.data)
 
   def read(self, count: int) -> npt.NDArray[np.uint8]:
     """Returns the next `count` bytes."""

@@ -126,7 +126,8 @@ class Setup:
     session: 32 bytes that no other session of the server has.
     round: The round of the training, from 0 to 2^64 - 1.
     security: The assumptions.
-    verify: Whether clients check the sum (see `secagg.verify`).
+    verify: Whether clients check the sum (see `secagg.verify`); not in the
+      class 'curious'.
     min_survivors: The smallest number of clients whose sum is computed, at
       least 1. Alone, a client hides among nobody: its vector is the sum.
     vectors: What is summed, at least one, of different names.
@@ -150,6 +151,11 @@ class Setup:
     _validate.check_int(self.round, 'round', minimum=0, maximum=(1 << 64) - 1)
     _validate.check_bool(self.verify, 'verify')
     _validate.check_int(self.min_survivors, 'min_survivors', minimum=1)
+    if self.verify and not self.security.active:
+      raise ValueError(
+        "`verify` must be False in the class 'curious', whose server computes"
+        ' the right sum by assumption. Found True. Use another class.'
+      )
     names = [vector.name for vector in self.vectors]
     if not names or len(set(names)) < len(names):
       raise ValueError(

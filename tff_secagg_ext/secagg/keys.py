@@ -149,3 +149,8 @@ def chain(start: bytes, steps: int) -> bytes:
   for _ in range(steps):
     start = hashlib.sha256(start).digest()
   return start
+
+
+def sha256(data: bytes | memoryview) -> bytes:
+  """Returns the SHA-256 of bytes."""
+  return hashlib.sha256(data).digest()

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 import dataclasses
 import enum
 import hashlib
+import itertools
 import struct
 
 import numpy as np
@@ -172,7 +173,7 @@ def unpack_bits(data: bytes, count: int) -> list[bool]:
   flags = np.unpackbits(np.frombuffer(data, np.uint8), bitorder='little')
   if flags[count:].any():
     raise errors.MessageError(f'A bitmap of {count} names somebody beyond it.')
-  return flags[:count].astype(bool).tolist()
+  return [bool(flag) for flag in flags[:count]]
 
 
 def encode_setup(setup: Setup) -> bytes:
@@ -363,17 +364,13 @@ class Neighbors:
   def decode(cls, body: memoryview, active: bool) -> Neighbors:
     """Returns the message of a body, or raises `MessageError`."""
     reader = _Reader(body)
-    *head, count = reader.integers('5I')
-    clients, _, _, position = head
+    clients, degree, threshold, position, count = reader.integers('5I')
     sizes = (32, 32, keys.SIGNATURE_BYTES) if active else (32, 32)
     if count >= max(clients, 1):
       raise errors.MessageError(
         f'A client of {clients} has fewer neighbors. Found {count}.'
       )
-    peers = tuple(
-      Peer(*reader.integers('II'), *map(reader.take, sizes))
-      for _ in range(count)
-    )
+    peers = tuple(_read_peer(reader, sizes) for _ in range(count))
     preimages: Sequence[bytes] = ()
     if active:
       data = memoryview(reader.take(clients * keys.DIGEST_BYTES))
@@ -387,11 +384,16 @@ class Neighbors:
         f'Positions must be those of {clients} different clients. Found'
         f' {position} and {positions}.'
       )
-    return cls(*head, peers, tuple(preimages))
+    return cls(clients, degree, threshold, position, peers, tuple(preimages))
+
+
+def _read_peer(reader: _Reader, sizes: tuple[int, ...]) -> Peer:
+  position, client = reader.integers('II')
+  return Peer(position, client, *map(reader.take, sizes))
 
 
 def _check_ascending(values: Sequence[int], name: str) -> None:
-  if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+  if any(a >= b for a, b in itertools.pairwise(values)):
     raise errors.MessageError(
       f'The {name} must ascend, none twice. Found {values!r}.'
     )

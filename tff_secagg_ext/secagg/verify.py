@@ -97,7 +97,7 @@ def tags(
   sums = np.zeros((len(shifts), TAG_LENGTH), np.int64)
   size = _ROWS * _WIDTH
   for start in range(0, len(x), size):
-    block = x[start : start + size]
+    block = x[start : start + size].astype(np.int64, copy=False)
     windows = _windows(bits[start // 8 :], -(-len(block) // _WIDTH))
     for limb, shift in zip(sums, shifts, strict=True):
       limb += _products(windows, (block >> shift) & ((1 << _LIMB) - 1))
@@ -237,7 +237,7 @@ def _check_vector(x: Integers, name: str, modulus: int) -> NDArray[np.int64]:
       f'`{name}` must have coordinates from 0 to {modulus - 1}, and has'
       ' another. Reduce it modulo `modulus` first.'
     )
-  return x.astype(np.int64, copy=False)
+  return x
 
 
 def _check_pad(pad: Integers, modulus: int) -> NDArray[np.int64]:
@@ -246,4 +246,4 @@ def _check_pad(pad: Integers, modulus: int) -> NDArray[np.int64]:
     raise ValueError(
       f'`pad` must have {TAG_LENGTH} coordinates. Found {len(pad)}.'
     )
-  return pad
+  return pad.astype(np.int64, copy=False)

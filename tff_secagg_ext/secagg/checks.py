@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a client checks before it takes a step: every refusal is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tff_secagg_ext import _validate
+from tff_secagg_ext.secagg import errors, keys, messages, parameters
+from tff_secagg_ext.secagg.graph import Graph
+from tff_secagg_ext.secagg.setup import Security, Setup, VectorSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+  """What a client accepts of a server.
+
+  Attributes:
+    security: The assumptions that it was told; a setup must have the same.
+    verify: Whether it takes part only in sessions that verify the sum.
+    min_survivors: The smallest number of clients to be one of, at least 1.
+    vectors: What it sums.
+  """
+
+  security: Security
+  verify: bool
+  min_survivors: int
+  vectors: tuple[VectorSpec, ...]
+
+  def __post_init__(self) -> None:
+    _validate.check_bool(self.verify, 'verify')
+    _validate.check_int(self.min_survivors, 'min_survivors', minimum=1)
+
+  def check(self, setup: Setup) -> None:
+    """Refuses a setup that is weaker, or sums something else.
+
+    Raises:
+      UnacceptableSetup: If the assumptions, the vectors or the verification
+        are not the client's.
+      CohortTooSmall: If it allows fewer survivors.
+    """
+    for name, expected, found in (
+      ('assumptions', self.security, setup.security),
+      ('vectors', self.vectors, setup.vectors),
+    ):
+      if found != expected:
+        raise errors.UnacceptableSetup(
+          f'The {name} of a session must be {expected}. Found {found}.'
+        )
+    if self.verify and not setup.verify:
+      raise errors.UnacceptableSetup(
+        'The sum of a session must be verified. Found one that is not.'
+      )
+    if setup.min_survivors < self.min_survivors:
+      raise errors.CohortTooSmall(
+        f'A session must sum at least {self.min_survivors} clients. Found'
+        f' {setup.min_survivors}.'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighborhood:
+  """Where a client is, and who its neighbors are.
+
+  Attributes:
+    clients: n.
+    threshold: t.
+    position: The client's own in the roster.
+    peers: Its neighbors, ascending.
+    seed: Of the graph; empty in the passive protocol.
+    members: The ids of the roster; empty in the passive protocol.
+  """
+
+  clients: int
+  threshold: int
+  position: int
+  peers: tuple[messages.Peer, ...]
+  seed: bytes = b''
+  members: tuple[int, ...] = ()
+
+  @classmethod
+  def of(cls, found: messages.Neighbors) -> Neighborhood:
+    """Returns what a message says, before anything of it is checked."""
+    return cls(found.clients, found.threshold, found.position, found.peers)
+
+  def ids_of(self, survivors: bytes) -> list[int]:
+    """Returns the ids of a bitmap over the roster."""
+    flags = messages.unpack_bits(survivors, self.clients)
+    return [i for i, alive in zip(self.members, flags, strict=True) if alive]
+
+
+def roster(
+  found: messages.Roster, draw: int, client: int, commitment: bytes
+) -> None:
+  """Refuses a roster that is not built on what the client committed to.
+
+  Raises:
+    BadRoster: If it is of another draw, or does not hold the client with its
+      commitment.
+  """
+  if found.draw != draw:
+    raise errors.BadRoster(
+      f'The roster must be of draw {draw}. Found {found.draw}: an element of'
+      ' the hash chain is revealed for one roster alone.'
+    )
+  pairs = dict(zip(found.members, found.commitments, strict=True))
+  if pairs.get(client) != commitment:
+    raise errors.BadRoster(
+      'The roster must hold the client with its own commitment. Found'
+      f' {"another commitment" if client in pairs else "no such member"}.'
+    )
+
+
+def neighbors(
+  found: messages.Neighbors,
+  known: messages.Roster,
+  body: bytes,
+  channel: messages.Channel,
+) -> Neighborhood:
+  """Computes the graph that all members drew, and refuses any other.
+
+  Args:
+    found: What the server sent.
+    known: The last roster.
+    body: Its bytes.
+    channel: Of the session.
+
+  Raises:
+    BadRoster: If a preimage is not that of its commitment.
+    BadNeighbors: If the peers are not the client's in the graph.
+  """
+  expected = [keys.chain(preimage, 1) for preimage in found.preimages]
+  if expected != list(known.commitments):
+    raise errors.BadRoster(
+      'What the members revealed must be what they committed to. Found other'
+      ' preimages.'
+    )
+  seed = keys.digest(b'graph', channel.binding, body, *found.preimages)
+  position = known.members.index(channel.client)
+  try:
+    places = Graph(found.clients, found.degree, seed).neighbors(position)
+  except ValueError as error:
+    raise errors.BadNeighbors(str(error)) from error
+  drawn = [(place, known.members[place]) for place in places]
+  if found.position != position or drawn != [
+    (peer.position, peer.id) for peer in found.peers
+  ]:
+    raise errors.BadNeighbors(
+      'The neighbors must be those of the graph that all members drew. Found'
+      ' others.'
+    )
+  return dataclasses.replace(
+    Neighborhood.of(found), seed=seed, members=known.members
+  )
+
+
+def signatures(
+  found: messages.Neighbors,
+  draw: int,
+  registry: Mapping[int, bytes],
+  channel: messages.Channel,
+) -> None:
+  """Refuses keys that a neighbor has not signed.
+
+  Raises:
+    BadSignature: If one has not, or has no registered identity.
+  """
+  for peer in found.peers:
+    commitment = keys.chain(found.preimages[peer.position], draw)
+    content = keys.advertised_content(
+      channel.binding, peer.id, peer.c_public + peer.s_public, commitment
+    )
+    identity = registry.get(peer.id)
+    if identity is None or not keys.is_signed(
+      identity, peer.signature, content
+    ):
+      raise errors.BadSignature(
+        f'The keys of client {peer.id} must be signed by its registered'
+        ' identity. Found another signature.'
+      )
+
+
+def meet(found: messages.Neighbors, setup: Setup, own: Sequence[bytes]) -> None:
+  """Checks parameters and keys of a neighborhood.
+
+  Args:
+    found: What the server sent.
+    setup: Of the session.
+    own: The client's own public keys.
+
+  Raises:
+    CohortTooSmall: If there are fewer clients than must survive.
+    LoweredThreshold: If k or t are not those of the class.
+    BadNeighbors: If there are more or fewer neighbors than k.
+    BadKey: If a public key is the client's own, or twice there.
+  """
+  if found.clients < setup.min_survivors:
+    raise errors.CohortTooSmall(
+      f'At least {setup.min_survivors} clients must take part. Found'
+      f' {found.clients}.'
+    )
+  parameters.check(found.clients, found.degree, found.threshold, setup.security)
+  if len(found.peers) != found.degree:
+    raise errors.BadNeighbors(
+      f'There must be {found.degree} neighbors. Found {len(found.peers)}.'
+    )
+  publics = [*own]
+  for peer in found.peers:
+    publics += [peer.c_public, peer.s_public]
+  if len(set(publics)) < len(publics):
+    raise errors.BadKey(
+      'All public keys must be different. Found one twice, or the own one.'
+    )
+
+
+def survivors(
+  bitmap: bytes,
+  neighborhood: Neighborhood,
+  shared: Set[int],
+  min_survivors: int,
+) -> frozenset[int]:
+  """Refuses a survivor list that would open something.
+
+  Args:
+    bitmap: Over the roster.
+    neighborhood: The client's.
+    shared: The ids of the neighbors whose shares it holds.
+    min_survivors: Of the setup.
+
+  Returns:
+    The ids of the neighbors that survived.
+
+  Raises:
+    BadSurvivors: If the list is not over the roster, names the client as
+      dropped out, or a neighbor as alive that has not shared its secrets.
+    TooFewSurvivors: If it names too few clients, or too few neighbors.
+  """
+  try:
+    flags = messages.unpack_bits(bitmap, neighborhood.clients)
+  except errors.MessageError as error:
+    raise errors.BadSurvivors(str(error)) from error
+  if not flags[neighborhood.position]:
+    raise errors.BadSurvivors(
+      'The client is alive. Found a list that names it as dropped out.'
+    )
+  alive = frozenset(
+    peer.id for peer in neighborhood.peers if flags[peer.position]
+  )
+  if not alive <= shared:
+    raise errors.BadSurvivors(
+      'A neighbor that survived must have shared its secrets. Found'
+      f' {sorted(alive - shared)} that have not.'
+    )
+  if sum(flags) < min_survivors or len(alive) < neighborhood.threshold:
+    raise errors.TooFewSurvivors(
+      f'At least {min_survivors} clients, {neighborhood.threshold} neighbors'
+      f' among them, must survive. Found {sum(flags)} and {len(alive)}.'
+    )
+  return alive
+
+
+def confirmations(
+  request: messages.UnmaskRequest,
+  neighborhood: Neighborhood,
+  registry: Mapping[int, bytes],
+  channel: messages.Channel,
+) -> None:
+  """Refuses a survivor list that too few neighbors have confirmed.
+
+  Raises:
+    BadSignature: If a confirmation is not its owner's, or of another list.
+    NotConfirmed: If fewer than t have confirmed.
+  """
+  flags = messages.unpack_bits(request.confirmed, len(neighborhood.peers))
+  signers = [
+    peer.id
+    for peer, is_there in zip(neighborhood.peers, flags, strict=True)
+    if is_there
+  ]
+  content = keys.survivors_content(
+    channel.binding, neighborhood.seed, request.survivors
+  )
+  for signer, signature in zip(signers, request.signatures, strict=True):
+    identity = registry.get(signer)
+    if identity is None or not keys.is_signed(identity, signature, content):
+      raise errors.BadSignature(
+        f'The survivors must be confirmed by client {signer}. Found another'
+        ' signature.'
+      )
+  if len(signers) < neighborhood.threshold:
+    raise errors.NotConfirmed(
+      f'At least {neighborhood.threshold} neighbors must have confirmed the'
+      f' survivors. Found {len(signers)}.'
+    )
+
+
+def vector(found: Any, spec: VectorSpec) -> npt.NDArray[np.int64]:
+  """Returns a client's vector as int64[length], checked.
+
+  Raises:
+    TypeError: If it is not an array of integers.
+    ValueError: If its shape or a coordinate is out of range.
+  """
+  array = np.asarray(found)
+  if not np.issubdtype(array.dtype, np.integer):
+    raise TypeError(
+      f'The vector {spec.name!r} must be of integers. Found {array.dtype}.'
+      ' Round and scale it first.'
+    )
+  if array.shape != (spec.length,):
+    raise ValueError(
+      f'The vector {spec.name!r} must have the shape ({spec.length},). Found'
+      f' {array.shape}.'
+    )
+  if array.size and not 0 <= array.min() <= array.max() < spec.modulus:
+    raise ValueError(
+      f'The coordinates of {spec.name!r} must be in [0, {spec.modulus}). Found'
+      f' {array.min()} to {array.max()}. Reduce them, or use a larger modulus.'
+    )
+  return array.astype(np.int64)

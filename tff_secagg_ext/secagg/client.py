@@ -1,0 +1,481 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client: one class for each state of the protocol, each left once.
+
+A state is given the bytes of a message, and returns the next state and the
+bytes to answer with:
+
+  Client -> Advertised [-> Revealed ...] -> Introduced -> Masked
+         [-> Confirmed] -> Answered -> Finished
+
+with the states in brackets in the active protocol alone. There is no other
+way between them: no step can be taken twice or out of order.
+
+Guarantees:
+
+- a `Refusal` or `MessageError` ends the client's part: there is no next state;
+- at most one share of each neighbor's secrets leaves a client, ever;
+- what a state knows is dropped when the state is left, by whatever way. Python
+  cannot promise that the memory is overwritten.
+- no state can be pickled, and none shows its contents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import os
+from typing import Any, Generic, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tff_secagg_ext.secagg import (
+  checks,
+  errors,
+  keys,
+  messages,
+  ring,
+  shamir,
+  tagging,
+)
+from tff_secagg_ext.secagg.messages import Kind
+from tff_secagg_ext.secagg.setup import Setup
+
+Vectors = Mapping[str, npt.NDArray[np.int64]]
+_Memory = TypeVar('_Memory')
+
+
+class State(Generic[_Memory]):
+  """What a client knows between two messages; it can be used once."""
+
+  def __init__(self, memory: _Memory):
+    self._memory: _Memory | None = memory
+
+  def _leave(self) -> _Memory:
+    memory, self._memory = self._memory, None
+    if memory is None:
+      raise errors.StateSpentError(
+        f'{type(self).__name__} was left already: each step is taken once.'
+        ' Begin a new session.'
+      )
+    return memory
+
+  def receive(self, message: bytes) -> tuple[State[Any], bytes]:
+    """Takes the step of a message.
+
+    Returns:
+      The next state, and the answer.
+
+    Raises:
+      Refusal: If what the server asks for is not safe.
+      MessageError: If the bytes are not the message that is due.
+      StateSpentError: If the state was left before.
+    """
+    raise NotImplementedError
+
+  def __repr__(self) -> str:
+    return f'<{type(self).__name__}>'
+
+  def __reduce__(self) -> NoReturn:
+    raise TypeError(
+      f'{type(self).__name__} holds secrets of a session and cannot be pickled.'
+    )
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Credentials:
+  """What a client has been given before any session.
+
+  Attributes:
+    identity: Its signing key; `None` in the passive protocol.
+    registry: The public identity of each client, 32 bytes, by id.
+    verification_key: K, 32 bytes, which all clients know and the server does
+      not; `None` where sums are not verified.
+  """
+
+  identity: keys.Identity | None = None
+  registry: Mapping[int, bytes] = dataclasses.field(default_factory=dict)
+  verification_key: bytes | None = None
+
+
+class Client:
+  """A client between sessions."""
+
+  def __init__(
+    self,
+    client: int,
+    policy: checks.Policy,
+    credentials: Credentials,
+    draw: Callable[[int], bytes] = os.urandom,
+  ):
+    """Makes a client.
+
+    Args:
+      client: Its id, from 0 to 2^32 - 1.
+      policy: What it accepts of a server.
+      credentials: What it was given.
+      draw: Gives so many random bytes; anything but the kernel's is for known
+        answers.
+    """
+    self._client = client
+    self._policy = policy
+    self._credentials = credentials
+    self._draw = draw
+    self._seen: set[tuple[bytes, int]] = set()
+
+  def join(
+    self, message: bytes, vectors: Callable[[], Vectors]
+  ) -> tuple[State[Any], bytes]:
+    """Takes the first step of a session; see `State.receive`.
+
+    Args:
+      message: A Setup.
+      vectors: Gives the client's vectors by name, integers in [0, m); called
+        when they are to be masked.
+    """
+    _, body = messages.Channel(self._client).open(message, Kind.SETUP)
+    setup = messages.decode_setup(body)
+    self._policy.check(setup)
+    if (setup.session, setup.round) in self._seen:
+      raise errors.ReplayedSession(
+        'The client has taken part in this session and round before.'
+      )
+    self._seen.add((setup.session, setup.round))
+    channel = messages.Channel(self._client, messages.setup_digest(body))
+    session = _Session(
+      setup=setup,
+      channel=channel,
+      credentials=self._credentials,
+      draw=self._draw,
+      vectors=vectors,
+      c=keys.KeyPair(self._draw(32)),
+      s_private=shamir.draw_shareable(self._draw),
+    )
+    return session.advertise()
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Session:
+  """What a client knows from the first step on."""
+
+  setup: Setup
+  channel: messages.Channel
+  credentials: Credentials
+  draw: Callable[[int], bytes]
+  vectors: Callable[[], Vectors]
+  c: keys.KeyPair
+  s_private: bytes
+
+  @property
+  def id(self) -> int:
+    return self.channel.client
+
+  def derive(
+    self, secret: bytes, role: bytes, pair: tuple[int, int], name: str = ''
+  ) -> bytes:
+    return keys.derive(secret, self.channel.binding, role, pair, name.encode())
+
+  def tagger(self) -> tagging.Tagger:
+    key = self.credentials.verification_key
+    assert key is not None  # The policy of a client without it verifies none.
+    return tagging.Tagger(key, self.channel.binding, self.setup.round)
+
+  def advertise(self) -> tuple[State[Any], bytes]:
+    s = keys.KeyPair(self.s_private)
+    publics = self.c.public + s.public
+    identity = self.credentials.identity
+    joined = _Joined(self, s)
+    if not self.setup.security.active:
+      body = publics
+    else:
+      assert identity is not None
+      joined = _Joined(self, s, self.draw(keys.DIGEST_BYTES))
+      commitment = joined.element(0)
+      content = keys.advertised_content(
+        self.channel.binding, self.id, publics, commitment
+      )
+      body = publics + commitment + identity.sign(content)
+    answer = self.channel.seal(Kind.ADVERTISEMENT, body)
+    return Advertised(joined), answer
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Joined:
+  """... after the keys are advertised."""
+
+  session: _Session
+  s: keys.KeyPair
+  chain_start: bytes = b''
+
+  def element(self, draw: int) -> bytes:
+    """The element of its hash chain that is revealed in a draw; 0 commits."""
+    return keys.chain(self.chain_start, keys.CHAIN_LENGTH - draw)
+
+
+class Advertised(State[_Joined]):
+  """Awaits the first Roster, or in the passive protocol its Neighbors."""
+
+  def receive(self, message: bytes) -> tuple[State[Any], bytes]:
+    """See `State.receive`."""
+    joined = self._leave()
+    channel = joined.session.channel
+    if joined.session.setup.security.active:
+      _, body = channel.open(message, Kind.ROSTER)
+      return _reveal(joined, body, draw=1)
+    _, body = channel.open(message, Kind.NEIGHBORS)
+    found = messages.Neighbors.decode(body, active=False)
+    return _introduce(joined, found, checks.Neighborhood.of(found))
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Rostered:
+  """... in the active protocol, after a roster has come."""
+
+  joined: _Joined
+  roster: messages.Roster
+  body: bytes
+
+
+def _reveal(
+  joined: _Joined, body: memoryview, draw: int
+) -> tuple[State[Any], bytes]:
+  roster = messages.Roster.decode(body)
+  channel = joined.session.channel
+  checks.roster(roster, draw, channel.client, joined.element(draw - 1))
+  answer = channel.seal(Kind.REVEAL, joined.element(draw))
+  return Revealed(_Rostered(joined, roster, bytes(body))), answer
+
+
+class Revealed(State[_Rostered]):
+  """Awaits its Neighbors, or the Roster of another draw."""
+
+  def receive(self, message: bytes) -> tuple[State[Any], bytes]:
+    """See `State.receive`."""
+    known = self._leave()
+    joined, session = known.joined, known.joined.session
+    kind, body = session.channel.open(message, Kind.NEIGHBORS, Kind.ROSTER)
+    if kind == Kind.ROSTER:
+      return _reveal(joined, body, known.roster.draw + 1)
+    found = messages.Neighbors.decode(body, active=True)
+    neighborhood = checks.neighbors(
+      found, known.roster, known.body, session.channel
+    )
+    checks.signatures(
+      found, known.roster.draw, session.credentials.registry, session.channel
+    )
+    return _introduce(joined, found, neighborhood)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Placed:
+  """... after the neighbors are known."""
+
+  joined: _Joined
+  neighborhood: checks.Neighborhood
+  channels: Mapping[int, bytes]
+  b: bytes
+
+
+def _introduce(
+  joined: _Joined,
+  found: messages.Neighbors,
+  neighborhood: checks.Neighborhood,
+) -> tuple[State[Any], bytes]:
+  """Shares the secrets of a client among its neighbors."""
+  session = joined.session
+  checks.meet(found, session.setup, (session.c.public, joined.s.public))
+  peers, threshold = neighborhood.peers, neighborhood.threshold
+  b = shamir.draw_shareable(session.draw)
+  shares = [
+    shamir.share(secret, len(peers), threshold, session.draw) if peers else []
+    for secret in (b, session.s_private)
+  ]
+  channels = {peer.id: session.c.agree(peer.c_public) for peer in peers}
+  sealed = [
+    keys.seal(
+      session.derive(channels[peer.id], b'seal', (session.id, peer.id)),
+      of_b + of_s,
+    )
+    for peer, of_b, of_s in zip(peers, *shares, strict=True)
+  ]
+  answer = session.channel.seal(Kind.SHARES, b''.join(sealed))
+  return Introduced(_Placed(joined, neighborhood, channels, b)), answer
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Summed:
+  """... after its vectors are masked; keys that made masks are gone."""
+
+  session: _Session
+  neighborhood: checks.Neighborhood
+  shares: Mapping[int, bytes]
+  survivors: bytes = b''
+
+
+class Introduced(State[_Placed]):
+  """Awaits the Delivery of its neighbors' shares."""
+
+  def receive(self, message: bytes) -> tuple[State[Any], bytes]:
+    """See `State.receive`."""
+    placed = self._leave()
+    joined, session = placed.joined, placed.joined.session
+    _, body = session.channel.open(message, Kind.DELIVERY)
+    shares = self._open(placed, body)
+    if len(shares) < placed.neighborhood.threshold:
+      raise errors.TooFewShares(
+        f'At least {placed.neighborhood.threshold} neighbors must have shared'
+        f' their secrets. Found {len(shares)}.'
+      )
+    masks = {
+      peer.id: joined.s.agree(peer.s_public)
+      for peer in placed.neighborhood.peers
+      if peer.id in shares
+    }
+    packed = b''.join(
+      _masked(session, index, tagged, masks, placed.b)
+      for index, tagged in enumerate(_tagged_vectors(session))
+    )
+    summed = _Summed(session, placed.neighborhood, shares)
+    return Masked(summed), session.channel.seal(Kind.MASKED_INPUT, packed)
+
+  @staticmethod
+  def _open(placed: _Placed, body: memoryview) -> dict[int, bytes]:
+    """Returns the opened shares of the neighbors that sent some, by id."""
+    session, peers = placed.joined.session, placed.neighborhood.peers
+    size = messages.bitmap_bytes(len(peers))
+    present = messages.unpack_bits(bytes(body[:size]), len(peers))
+    items = iter(
+      messages.split(body[size:], sum(present), keys.SEALED_SHARES_BYTES)
+    )
+    shares = {}
+    for peer, is_present in zip(peers, present, strict=True):
+      if is_present:
+        key = session.derive(
+          placed.channels[peer.id], b'seal', (peer.id, session.id)
+        )
+        shares[peer.id] = keys.unseal(key, next(items))
+        if not shamir.is_shareable(shares[peer.id]):
+          raise errors.BadShare('A share is not an element of the field.')
+    return shares
+
+
+def _tagged_vectors(session: _Session) -> list[npt.NDArray[np.int64]]:
+  """Returns the client's vectors, checked, with their tags."""
+  given = session.vectors()
+  vectors = [
+    checks.vector(given[spec.name], spec) for spec in session.setup.vectors
+  ]
+  if not session.setup.verify:
+    return vectors
+  tagger = session.tagger()
+  return [
+    tagger.tagged(vector, spec, session.id)
+    for vector, spec in zip(vectors, session.setup.vectors, strict=True)
+  ]
+
+
+def _masked(
+  session: _Session,
+  index: int,
+  vector: npt.NDArray[np.int64],
+  masks: Mapping[int, bytes],
+  b: bytes,
+) -> bytes:
+  """Returns the packed vector under all of its masks."""
+  spec = session.setup.vectors[index]
+  modulo = ring.ring_of(spec)
+  total = vector.astype(modulo.accumulator)
+  if masks:
+    own = session.derive(b, b'self', (session.id, session.id), spec.name)
+    modulo.apply_mask(total, own, 1)
+  for peer, agreed in masks.items():
+    low, high = sorted((session.id, peer))
+    key = session.derive(agreed, b'mask', (low, high), spec.name)
+    modulo.apply_mask(total, key, 1 if session.id == low else -1)
+  return modulo.pack(modulo.reduce(total))
+
+
+class Masked(State[_Summed]):
+  """Awaits the Survivors, or in the passive protocol the UnmaskRequest."""
+
+  def receive(self, message: bytes) -> tuple[State[Any], bytes]:
+    """See `State.receive`."""
+    summed = self._leave()
+    session, neighborhood = summed.session, summed.neighborhood
+    if not session.setup.security.active:
+      _, body = session.channel.open(message, Kind.UNMASK_REQUEST)
+      request = messages.UnmaskRequest.decode(body, neighborhood.clients, None)
+      return _unmask(summed, request.survivors)
+    _, body = session.channel.open(message, Kind.SURVIVORS)
+    survivors = bytes(body)
+    checks.survivors(
+      survivors, neighborhood, set(summed.shares), session.setup.min_survivors
+    )
+    identity = session.credentials.identity
+    assert identity is not None
+    content = keys.survivors_content(
+      session.channel.binding, neighborhood.seed, survivors
+    )
+    answer = session.channel.seal(Kind.CONFIRMATION, identity.sign(content))
+    return Confirmed(dataclasses.replace(summed, survivors=survivors)), answer
+
+
+class Confirmed(State[_Summed]):
+  """Awaits the UnmaskRequest with its neighbors' confirmations."""
+
+  def receive(self, message: bytes) -> tuple[State[Any], bytes]:
+    """See `State.receive`."""
+    summed = self._leave()
+    session, neighborhood = summed.session, summed.neighborhood
+    _, body = session.channel.open(message, Kind.UNMASK_REQUEST)
+    request = messages.UnmaskRequest.decode(
+      body, neighborhood.clients, len(neighborhood.peers)
+    )
+    if request.survivors != summed.survivors:
+      raise errors.BadSurvivors(
+        'The survivors to unmask must be those that were confirmed. Found'
+        ' others.'
+      )
+    checks.confirmations(
+      request, neighborhood, session.credentials.registry, session.channel
+    )
+    return _unmask(summed, request.survivors)
+
+
+def _unmask(summed: _Summed, survivors: bytes) -> tuple[State[Any], bytes]:
+  """Answers with one share for each neighbor: of b, or of s."""
+  session, neighborhood = summed.session, summed.neighborhood
+  alive = checks.survivors(
+    survivors, neighborhood, set(summed.shares), session.setup.min_survivors
+  )
+  body = b''.join(
+    share[: shamir.KEY_BYTES] if peer in alive else share[shamir.KEY_BYTES :]
+    for peer, share in summed.shares.items()
+  )
+  answer = session.channel.seal(Kind.UNMASK_SHARES, body)
+  if not session.setup.verify:
+    return Finished(None), answer
+  known = dataclasses.replace(summed, shares={}, survivors=survivors)
+  return Answered(known), answer
+
+
+class Answered(State[_Summed]):
+  """Awaits the Result, to verify it."""
+
+  def receive(self, message: bytes) -> tuple[State[Any], bytes]:
+    """See `State.receive`."""
+    summed = self._leave()
+    session = summed.session
+    _, body = session.channel.open(message, Kind.RESULT)
+    survivors = summed.neighborhood.ids_of(summed.survivors)
+    session.tagger().check(body, session.setup, survivors)
+    digest = keys.sha256(body)
+    return Finished(None), session.channel.seal(Kind.VERDICT, digest)
+
+
+class Finished(State[None]):
+  """The client's part is over; no message is due."""
+
+  def receive(self, message: bytes) -> tuple[State[Any], bytes]:
+    """Raises: no message is due."""
+    raise errors.StateSpentError('The session is over: no message is due.')

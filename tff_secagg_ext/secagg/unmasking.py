@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the server takes the masks off the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import functools
+
+import numpy as np
+import numpy.typing as npt
+
+from tff_secagg_ext.secagg import errors, keys, messages, ring, shamir, tagging
+from tff_secagg_ext.secagg.cohort import Cohort
+from tff_secagg_ext.secagg.setup import Setup
+
+
+class Totals:
+  """The sums of masked vectors, as they come."""
+
+  def __init__(self, setup: Setup):
+    self._setup = setup
+    self.rings = [ring.ring_of(spec) for spec in setup.vectors]
+    self.words = [
+      modulo.zeros(tagging.summed_length(spec, setup))
+      for modulo, spec in zip(self.rings, setup.vectors, strict=True)
+    ]
+
+  def add(self, body: memoryview) -> None:
+    """Adds the vectors of a MaskedInput; all of them, or none.
+
+    Raises:
+      MessageError: If the body is not the encoding of such vectors.
+    """
+    vectors = tagging.unpack(body, self._setup)
+    for modulo, total, vector in zip(
+      self.rings, self.words, vectors, strict=True
+    ):
+      modulo.add(total, vector)
+
+  def reduced(self) -> tuple[npt.NDArray[np.int64], ...]:
+    """Returns the sums, as int64 in [0, m)."""
+    return tuple(
+      modulo.reduce(words)
+      for modulo, words in zip(self.rings, self.words, strict=True)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Masked:
+  """A session whose vectors are summed, and still masked.
+
+  Attributes:
+    cohort: What is known of the session.
+    shared: U2, the ids of who shared secrets.
+    survivors: U3, the ids of who was summed.
+    totals: The masked sums.
+  """
+
+  cohort: Cohort
+  shared: tuple[int, ...]
+  survivors: tuple[int, ...]
+  totals: Totals
+
+  def read_shares(self, client: int, body: memoryview) -> dict[int, bytes]:
+    """Returns the shares of an UnmaskShares by their owner.
+
+    Raises:
+      MessageError: If it is not one of this client.
+    """
+    owners = [i for i in self.cohort.neighbors[client] if i in self._sharers]
+    shares = messages.split(body, len(owners), shamir.KEY_BYTES)
+    if not shamir.is_shareable(bytes(body)):
+      raise errors.MessageError('A share is not an element of the field.')
+    return dict(zip(owners, shares, strict=True))
+
+  def unmask(
+    self, shares: Mapping[int, Mapping[int, bytes]], stage: str
+  ) -> tuple[npt.NDArray[np.int64], ...]:
+    """Returns the sums without masks, int64 in [0, m).
+
+    Args:
+      shares: By who sent them, and by owner.
+      stage: The step, for errors.
+
+    Raises:
+      Aborted: If a secret cannot be rebuilt.
+    """
+    for owner in self.shared:
+      neighbors = self.cohort.neighbors[owner]
+      alive = [i for i in neighbors if i in self._alive]
+      if not neighbors:
+        continue  # Alone, it has no masks.
+      if owner in self._alive:
+        b = self._rebuild(owner, shares, stage)
+        self._apply(b, (owner, owner), b'self', -1)
+      elif alive:
+        self._unmask_dropout(owner, alive, self._rebuild(owner, shares, stage))
+    return self.totals.reduced()
+
+  def _rebuild(
+    self, owner: int, shares: Mapping[int, Mapping[int, bytes]], stage: str
+  ) -> bytes:
+    """Returns the secret of an owner, from the first t shares of it."""
+    threshold = self.cohort.parameters.threshold
+    points: list[int] = []
+    values: list[bytes] = []
+    for point, holder in enumerate(self.cohort.neighbors[owner], 1):
+      if holder in shares and len(points) < threshold:
+        points.append(point)
+        values.append(shares[holder][owner])
+    if len(points) < threshold:
+      raise errors.Aborted(
+        f'At least {threshold} shares of a secret of client {owner} are needed.'
+        f' Found {len(points)}',
+        stage,
+      )
+    secret = shamir.combine(points, values)
+    is_private_key = owner not in self._alive
+    advertised = self.cohort.advertised[owner].s_public
+    if is_private_key and keys.public_of(secret) != advertised:
+      raise errors.Aborted(
+        f'The shares of client {owner} give another key than it advertised:'
+        ' somebody sent a wrong one',
+        stage,
+      )
+    return secret
+
+  @functools.cached_property
+  def _sharers(self) -> frozenset[int]:
+    return frozenset(self.shared)
+
+  @functools.cached_property
+  def _alive(self) -> frozenset[int]:
+    return frozenset(self.survivors)
+
+  def _unmask_dropout(
+    self, owner: int, alive: list[int], private: bytes
+  ) -> None:
+    """Takes off the masks that survivors share with a client that is gone."""
+    pair = keys.KeyPair(private)
+    for peer in alive:
+      agreed = pair.agree(self.cohort.advertised[peer].s_public)
+      low, high = sorted((owner, peer))
+      self._apply(agreed, (low, high), b'mask', -1 if peer == low else 1)
+
+  def _apply(
+    self, secret: bytes, pair: tuple[int, int], role: bytes, sign: int
+  ) -> None:
+    for modulo, words, name in self._vectors():
+      key = keys.derive(secret, self.cohort.binding, role, pair, name)
+      modulo.apply_mask(words, key, sign)
+
+  def _vectors(self) -> Iterator[tuple[ring.Ring, ring.Words, bytes]]:
+    for modulo, words, spec in zip(
+      self.totals.rings,
+      self.totals.words,
+      self.cohort.setup.vectors,
+      strict=True,
+    ):
+      yield modulo, words, spec.name.encode()

@@ -95,14 +95,24 @@ class Neighborhood:
 
 
 def roster(
-  found: messages.Roster, draw: int, client: int, commitment: bytes
+  found: messages.Roster,
+  client: int,
+  commitment: bytes,
+  known: messages.Roster | None,
 ) -> None:
-  """Refuses a roster that is not built on what the client committed to.
+  """Refuses a roster that is not built on what was committed to.
+
+  Args:
+    found: What the server sent.
+    client: The client's id.
+    commitment: What it has committed to, or revealed in the draw before.
+    known: The roster of the draw before; `None` in the first.
 
   Raises:
-    BadRoster: If it is of another draw, or does not hold the client with its
-      commitment.
+    BadRoster: If it is of another draw, does not hold the client with its
+      commitment, or has members that were not there in the draw before.
   """
+  draw = known.draw + 1 if known else 1
   if found.draw != draw:
     raise errors.BadRoster(
       f'The roster must be of draw {draw}. Found {found.draw}: an element of'
@@ -114,6 +124,14 @@ def roster(
       'The roster must hold the client with its own commitment. Found'
       f' {"another commitment" if client in pairs else "no such member"}.'
     )
+  if known is not None:
+    before = dict(zip(known.members, known.commitments, strict=True))
+    added = [i for i in pairs if before.get(i) != keys.chain(pairs[i], 1)]
+    if added:
+      raise errors.BadRoster(
+        'The members of a roster must be some of the draw before, with what'
+        f' they revealed in it. Found others: {added}.'
+      )
 
 
 def neighbors(
@@ -197,7 +215,8 @@ def meet(found: messages.Neighbors, setup: Setup, own: Sequence[bytes]) -> None:
     CohortTooSmall: If there are fewer clients than must survive.
     LoweredThreshold: If k or t are not those of the class.
     BadNeighbors: If there are more or fewer neighbors than k.
-    BadKey: If a public key is the client's own, or twice there.
+    BadKey: If a public key is the client's own, or twice there, or not in the
+      one encoding that honest clients use.
   """
   if found.clients < setup.min_survivors:
     raise errors.CohortTooSmall(
@@ -215,6 +234,28 @@ def meet(found: messages.Neighbors, setup: Setup, own: Sequence[bytes]) -> None:
   if len(set(publics)) < len(publics):
     raise errors.BadKey(
       'All public keys must be different. Found one twice, or the own one.'
+    )
+  if not all(map(keys.is_canonical, publics)):
+    raise errors.BadKey(
+      'A public key must be an integer below 2^255 - 19. Found one in another'
+      ' encoding, in which two keys that differ may be the same.'
+    )
+
+
+def delivered(shares: Mapping[int, bytes], neighborhood: Neighborhood) -> None:
+  """Refuses to be masked with too few neighbors.
+
+  Args:
+    shares: By the ids of the neighbors that have shared their secrets.
+    neighborhood: The client's.
+
+  Raises:
+    TooFewShares: If they are fewer than t.
+  """
+  if len(shares) < neighborhood.threshold:
+    raise errors.TooFewShares(
+      f'At least {neighborhood.threshold} neighbors must have shared their'
+      f' secrets. Found {len(shares)}.'
     )
 
 
@@ -262,6 +303,18 @@ def survivors(
       f' among them, must survive. Found {sum(flags)} and {len(alive)}.'
     )
   return alive
+
+
+def confirmed(request: messages.UnmaskRequest, survivors: bytes) -> None:
+  """Refuses to unmask for another list than the client has confirmed.
+
+  Raises:
+    BadSurvivors: If the request is for another.
+  """
+  if request.survivors != survivors:
+    raise errors.BadSurvivors(
+      'The survivors to unmask must be those that were confirmed. Found others.'
+    )
 
 
 def confirmations(

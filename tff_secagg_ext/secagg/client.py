@@ -136,6 +136,10 @@ class Client:
     _, body = messages.Channel(self._client).open(message, Kind.SETUP)
     setup = messages.decode_setup(body)
     self._policy.check(setup)
+    if setup.verify and self._credentials.verification_key is None:
+      raise errors.UnacceptableSetup(
+        'The client has no key to verify sums. Found a session that does.'
+      )
     if (setup.session, setup.round) in self._seen:
       raise errors.ReplayedSession(
         'The client has taken part in this session and round before.'
@@ -177,7 +181,7 @@ class _Session:
 
   def tagger(self) -> tagging.Tagger:
     key = self.credentials.verification_key
-    assert key is not None  # The policy of a client without it verifies none.
+    assert key is not None
     return tagging.Tagger(key, self.channel.binding, self.setup.round)
 
   def advertise(self) -> tuple[State[Any], bytes]:
@@ -221,7 +225,7 @@ class Advertised(State[_Joined]):
     channel = joined.session.channel
     if joined.session.setup.security.active:
       _, body = channel.open(message, Kind.ROSTER)
-      return _reveal(joined, body, draw=1)
+      return _reveal(joined, body, None)
     _, body = channel.open(message, Kind.NEIGHBORS)
     found = messages.Neighbors.decode(body, active=False)
     return _introduce(joined, found, checks.Neighborhood.of(found))
@@ -237,12 +241,13 @@ class _Rostered:
 
 
 def _reveal(
-  joined: _Joined, body: memoryview, draw: int
+  joined: _Joined, body: memoryview, known: messages.Roster | None
 ) -> tuple[State[Any], bytes]:
   roster = messages.Roster.decode(body)
   channel = joined.session.channel
-  checks.roster(roster, draw, channel.client, joined.element(draw - 1))
-  answer = channel.seal(Kind.REVEAL, joined.element(draw))
+  revealed = joined.element(known.draw if known else 0)
+  checks.roster(roster, channel.client, revealed, known)
+  answer = channel.seal(Kind.REVEAL, joined.element(roster.draw))
   return Revealed(_Rostered(joined, roster, bytes(body))), answer
 
 
@@ -255,7 +260,7 @@ class Revealed(State[_Rostered]):
     joined, session = known.joined, known.joined.session
     kind, body = session.channel.open(message, Kind.NEIGHBORS, Kind.ROSTER)
     if kind == Kind.ROSTER:
-      return _reveal(joined, body, known.roster.draw + 1)
+      return _reveal(joined, body, known.roster)
     found = messages.Neighbors.decode(body, active=True)
     neighborhood = checks.neighbors(
       found, known.roster, known.body, session.channel
@@ -321,11 +326,7 @@ class Introduced(State[_Placed]):
     joined, session = placed.joined, placed.joined.session
     _, body = session.channel.open(message, Kind.DELIVERY)
     shares = self._open(placed, body)
-    if len(shares) < placed.neighborhood.threshold:
-      raise errors.TooFewShares(
-        f'At least {placed.neighborhood.threshold} neighbors must have shared'
-        f' their secrets. Found {len(shares)}.'
-      )
+    checks.delivered(shares, placed.neighborhood)
     masks = {
       peer.id: joined.s.agree(peer.s_public)
       for peer in placed.neighborhood.peers
@@ -431,11 +432,7 @@ class Confirmed(State[_Summed]):
     request = messages.UnmaskRequest.decode(
       body, neighborhood.clients, len(neighborhood.peers)
     )
-    if request.survivors != summed.survivors:
-      raise errors.BadSurvivors(
-        'The survivors to unmask must be those that were confirmed. Found'
-        ' others.'
-      )
+    checks.confirmed(request, summed.survivors)
     checks.confirmations(
       request, neighborhood, session.credentials.registry, session.channel
     )

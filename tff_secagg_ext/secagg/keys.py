@@ -76,6 +76,15 @@ class KeyPair:
       raise errors.BadKey('A public key is of low order.') from error
 
 
+def is_canonical(public: bytes) -> bool:
+  """Whether an X25519 public key is in the encoding of `KeyPair.public`.
+
+  RFC 7748 reads a key modulo 2^255 - 19, and ignores its highest bit: one key
+  has several encodings.
+  """
+  return int.from_bytes(public, 'little') < 2**255 - 19
+
+
 def public_of(private: bytes) -> bytes:
   """Returns the X25519 public key of a private one."""
   return KeyPair(private).public

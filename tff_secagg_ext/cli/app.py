@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from tff_secagg_ext.cli import secagg
+
 app = typer.Typer(
   no_args_is_help=True,
   pretty_exceptions_enable=False,
@@ -17,6 +19,7 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(no_args_is_help=True, help='Read a ledger.')
 app.add_typer(ledger_app, name='ledger')
+app.add_typer(secagg.app, name='secagg')
 
 _Ledger = Annotated[str, typer.Option(help='SQLAlchemy URL of the ledger.')]
 _Json = Annotated[bool, typer.Option('--json', help='Print JSON.')]

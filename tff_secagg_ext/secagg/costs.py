@@ -11,6 +11,7 @@ import dataclasses
 
 from tff_secagg_ext import _validate
 from tff_secagg_ext.secagg import (
+  codec,
   keys,
   messages,
   parameters,
@@ -87,13 +88,13 @@ def traffic(clients: int, setup: Setup) -> Traffic:
   """
   k = parameters.derive(clients, setup.security).neighbors
   active = setup.security.active
-  over_roster = messages.bitmap_bytes(clients)
-  over_neighbors = messages.bitmap_bytes(k)
+  over_roster = codec.bitmap_bytes(clients)
+  over_neighbors = codec.bitmap_bytes(k)
   vectors = tagging.body_bytes(setup)
   sealed = k * keys.SEALED_SHARES_BYTES
   signatures = k * keys.SIGNATURE_BYTES
   preimages = clients * keys.DIGEST_BYTES
-  # In the order of the protocol.
+  # Of the messages of every session; then of those that some have.
   up = [2 * _PUBLIC_BYTES, sealed, vectors, k * shamir.KEY_BYTES]
   down = [
     len(messages.encode_setup(setup)),
@@ -111,7 +112,7 @@ def traffic(clients: int, setup: Setup) -> Traffic:
     up.append(keys.DIGEST_BYTES)
     down.append(vectors)
   return Traffic(
-    *(sum(size + messages.HEADER_BYTES for size in way) for way in (up, down))
+    *(sum(size + codec.HEADER_BYTES for size in way) for way in (up, down))
   )
 
 

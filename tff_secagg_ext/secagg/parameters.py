@@ -142,7 +142,7 @@ def least_survivors(clients: int, security: Security) -> int:
   """
   if derive(clients, security).neighbors == clients - 1:
     return 1
-  _, dropouts = _counts(clients, security)
+  _, dropouts = counts(clients, security)
   return clients - dropouts
 
 
@@ -199,7 +199,7 @@ def _sparsest(
   clients: int, security: Security, sigma: int, eta: int
 ) -> Parameters:
   """Returns k and t of a feasible cohort."""
-  corrupt, dropouts = _counts(clients, security)
+  corrupt, dropouts = counts(clients, security)
   weight = _weight(security)
   log_open = -(sigma + 1) * math.log(2) - math.log(clients)
   log_lost = -eta * math.log(2) - math.log(clients)
@@ -261,8 +261,8 @@ def _most(others: int, marked: int, draws: int, log_tail: float) -> int:
   return int(x[0]) + int(likely) - 1
 
 
-def _counts(clients: int, security: Security) -> tuple[int, int]:
-  """Returns how many are corrupt and how many drop out, at most.
+def counts(clients: int, security: Security) -> tuple[int, int]:
+  """Returns floor(gamma n) and floor(delta n).
 
   A product such as 0.29 * 100 that lies below an integer by its rounding
   errors alone is that integer.
@@ -285,7 +285,7 @@ def _sum(security: Security) -> float:
 
 def _is_feasible(clients: int, security: Security) -> bool:
   """Whether there are k and t: if so, those of the complete graph will do."""
-  corrupt, dropouts = _counts(clients, security)
+  corrupt, dropouts = counts(clients, security)
   return (
     _sum(security) <= LARGEST_SUM
     and corrupt + _weight(security) * dropouts < clients - 1
@@ -302,7 +302,7 @@ def _infeasible(clients: int, security: Security) -> str:
       f' {times}{security.dropout:g} = {_sum(security):g}.'
     )
   else:
-    corrupt, dropouts = _counts(clients, security)
+    corrupt, dropouts = counts(clients, security)
     problem = (
       f'The corrupt clients + {times}the dropouts must be fewer than n -'
       f' 1 = {clients - 1} for {clients} clients in the class'

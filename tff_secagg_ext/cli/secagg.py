@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tff-secagg secagg`: the secure aggregation protocol, planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+  from tff_secagg_ext.secagg.setup import Security, Setup
+
+app = typer.Typer(
+  no_args_is_help=True, help='Plan secure aggregation, and check it.'
+)
+
+# Clients and coordinates of the published planning figures.
+_PUBLISHED = ((1 << 10, 1 << 20), (1 << 14, 1 << 24))
+_FOOTNOTE = (
+  'Expansion: all bytes to and from a client over its packed vector. Second'
+  ' table: the same for coordinates of 16 bits; published: by the formula of'
+  ' Bonawitz et al. 2017, without signatures or a verified sum. CPU: of one'
+  ' core, typical.'
+)
+
+
+@contextlib.contextmanager
+def _one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
+  """Turns what the user can mend into one line and exit code 2."""
+  try:
+    yield
+  except kinds as error:
+    typer.echo(f'Error: {" ".join(str(error).split())}', err=True)
+    raise typer.Exit(2) from None
+
+
+@app.command()
+def params(
+  clients: Annotated[int, typer.Option(help='Clients of a round.')],
+  dim: Annotated[int, typer.Option(help='Coordinates of a vector.')],
+  bits: Annotated[int, typer.Option(help='The sum is modulo 2^bits.')] = 20,
+  corrupt: Annotated[
+    float, typer.Option(help='Largest fraction that colludes.')
+  ] = 0.05,
+  dropout: Annotated[
+    float, typer.Option(help='Largest fraction that drops out.')
+  ] = 0.1,
+  threat: Annotated[
+    str, typer.Option(help='curious, semi-malicious or malicious.')
+  ] = 'malicious',
+  verify: Annotated[
+    bool | None,
+    typer.Option(
+      '--verify/--no-verify',
+      help='Clients check the sum; by default in the class malicious.',
+      show_default=False,
+    ),
+  ] = None,
+  as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+) -> None:
+  """Prints neighbors and threshold, and what a round costs."""
+  with _one_line_errors(ValueError):
+    from tff_secagg_ext import _validate
+    from tff_secagg_ext.secagg.setup import Security
+
+    _validate.check_int(dim, 'dim', minimum=1, maximum=1 << 31)
+    _validate.check_int(bits, 'bits', minimum=1, maximum=62)
+    security = Security(threat, corrupt, dropout)
+    if verify is None:
+      verify = threat == 'malicious'
+    setup = _setup(security, verify, dim, 1 << bits)
+    plan = _plan(clients, setup)
+  if as_json:
+    typer.echo(json.dumps(plan, indent=2, allow_nan=False))
+  else:
+    _print_plan(plan)
+
+
+def _setup(security: Security, verify: bool, dim: int, modulus: int) -> Setup:
+  """Returns a session to be planned: its id is none that was drawn."""
+  from tff_secagg_ext.secagg import setup as setup_lib
+
+  vector = setup_lib.VectorSpec('update', dim, modulus)
+  return setup_lib.Setup(
+    session=bytes(setup_lib.SESSION_BYTES),
+    round=0,
+    security=security,
+    verify=verify,
+    min_survivors=1,
+    vectors=(vector,),
+  )
+
+
+def _plan(clients: int, setup: Setup) -> dict[str, Any]:
+  """Returns what `params` prints."""
+  from tff_secagg_ext.secagg import costs, parameters
+
+  cost = costs.predict(clients, setup)
+  _, dropouts = parameters.counts(clients, setup.security)
+  (vector,) = setup.vectors
+  return {
+    'clients': clients,
+    'dim': vector.length,
+    'bits': vector.modulus.bit_length() - 1,
+    'threat': setup.security.threat,
+    'corrupt': setup.security.corrupt,
+    'dropout': setup.security.dropout,
+    'verify': setup.verify,
+    'neighbors': cost.parameters.neighbors,
+    'threshold': cost.parameters.threshold,
+    'vector_bytes': cost.raw_bytes,
+    'upload_bytes': cost.client.upload,
+    'download_bytes': cost.client.download,
+    'server_bytes': cost.server_bytes,
+    'expansion': cost.expansion,
+    'client_seconds': cost.client_seconds,
+    'server_seconds': cost.server_seconds,
+    'dropouts': dropouts,
+    'server_seconds_with_dropouts': costs.predict(
+      clients, setup, dropouts=dropouts
+    ).server_seconds,
+    'published': [
+      _published(setup, clients, length) for clients, length in _PUBLISHED
+    ],
+  }
+
+
+def _published(setup: Setup, clients: int, length: int) -> dict[str, Any]:
+  """Returns a published figure, and that of such a session here."""
+  from tff_secagg_ext.secagg import costs
+
+  def expansion(verify: bool) -> float:
+    modulus = costs.planning_modulus(clients)
+    own = _setup(setup.security, verify, length, modulus)
+    return costs.traffic(clients, own).total * 8 / (16 * length)
+
+  return {
+    'clients': clients,
+    'dim': length,
+    'formula': costs.bonawitz_expansion(clients, length),
+    'here': expansion(setup.verify),
+    'here_unverified': expansion(False),
+  }
+
+
+def _print_plan(plan: dict[str, Any]) -> None:
+  """Prints a plan as two tables."""
+  from rich.console import Console
+  from rich.table import Table
+
+  console = Console()
+  console.print(
+    f'Clients: {plan["clients"]:,}. Coordinates: {plan["dim"]:,} of'
+    f' {plan["bits"]} bits. Class: {plan["threat"]},'
+    f' {"" if plan["verify"] else "not "}verified.',
+    highlight=False,
+  )
+  table = Table(show_header=False)
+  table.add_column()
+  table.add_column(justify='right')
+  for name, value in _rows(plan):
+    table.add_row(name, value)
+  console.print(table)
+  published = Table(
+    'clients', 'coordinates', 'published', 'here', 'not verified'
+  )
+  for row in plan['published']:
+    figures = (row['formula'], row['here'], row['here_unverified'])
+    published.add_row(
+      f'{row["clients"]:,}',
+      f'{row["dim"]:,}',
+      *(f'{figure:.2f}' for figure in figures),
+    )
+  console.print(published)
+  console.print(_FOOTNOTE)
+
+
+def _rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
+  """Yields names and values of the first table."""
+  yield 'neighbors k', f'{plan["neighbors"]:,}'
+  yield 'threshold t', f'{plan["threshold"]:,}'
+  yield 'a client sends', _size(plan['upload_bytes'])
+  yield 'a client is sent', _size(plan['download_bytes'])
+  yield 'the server moves', _size(plan['server_bytes'])
+  yield 'expansion', f'{plan["expansion"]:.2f}'
+  yield 'CPU of a client', _duration(plan['client_seconds'])
+  yield 'CPU of the server', _duration(plan['server_seconds'])
+  yield (
+    f'with {plan["dropouts"]:,} dropouts',
+    _duration(plan['server_seconds_with_dropouts']),
+  )
+
+
+def _size(count: int) -> str:
+  """Returns bytes in the unit that people read."""
+  size = float(count)
+  for unit in ('B', 'kB', 'MB', 'GB'):
+    if size < 1000:
+      return f'{size:.4g} {unit}'
+    size /= 1000
+  return f'{size:,.4g} TB'
+
+
+def _duration(seconds: float) -> str:
+  """Returns seconds in the unit that people read."""
+  return f'{seconds * 1e3:.3g} ms' if seconds < 1 else f'{seconds:,.3g} s'

@@ -113,8 +113,8 @@ def derive(
   return None
 
 
-def parted_by_choice(clients: int, corrupt: int, k: int, t: int) -> Fraction:
-  """Bounds P[a server that knows the graph finds two places to part it].
+def cut_by_choice(clients: int, corrupt: int, k: int, t: int) -> Fraction:
+  """Bounds P[a server that knows the graph finds two places to cut it].
 
   Each is a stretch of k/2 clients with t - k/2 corrupt ones or more.
   """
@@ -125,5 +125,5 @@ def parted_by_choice(clients: int, corrupt: int, k: int, t: int) -> Fraction:
     * at_least(clients - half, corrupt - one, half, t - half)
     for one in range(t - half, min(half, corrupt) + 1)
   )
-  pairs = Fraction(clients * (clients - k - 1), 2)
+  pairs = Fraction(clients * (clients - k + 1), 2)
   return pairs * both / math.comb(clients, half)

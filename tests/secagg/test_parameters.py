@@ -125,11 +125,11 @@ def test_union_bound_holds_for_every_set_that_leaves(clients, k, bad):
   assert 0 < exact <= oracle.parted_bound(clients, k, bad)
 
 
-def test_parting_by_choice_is_as_unlikely_as_the_module_says():
+def test_cutting_by_choice_is_as_unlikely_as_the_module_says():
   def log2(clients: int) -> float:
     k, t = derive(clients, Security('malicious', 0.05, 0.05))
     corrupt = clients // 20
-    return math.log2(oracle.parted_by_choice(clients, corrupt, k, t))
+    return math.log2(oracle.cut_by_choice(clients, corrupt, k, t))
 
   assert -40 < log2(1_000) < -39
   assert -31 < log2(100_000) < -30

@@ -35,13 +35,15 @@ and 2 for the active one. In the complete graph C and D are no quantiles but
 the counts floor(gamma n) and floor(delta n), and the first condition is void.
 
 Dropouts are independent of the graph in all this. An active server sees the
-graph before it decides whom it leaves out. Conditions 2 and 3 do not mind; for
-the first, this is what remains. A client whose k/2 neighbors on one side are
-all left out but a corrupt ones has k/2 + a neighbors among the survivors, and
-refuses if that is below t. So the server can part the survivors, and learn a
-sum for each part, only if two stretches of k/2 clients hold t - k/2 corrupt
-ones each: a probability of at most n (n - k - 1)/2 P[both do]. It is below
-2^-39 for n = 1000 and below 2^-30 for n = 10^5, at gamma = delta = 5 %.
+graph before it decides whom it leaves out. The second condition holds whatever
+it decides; the first is not proven then. To cut the circle into two arcs, and
+learn a sum for each, the server must leave out k/2 successive clients, but for
+a corrupt ones, beside each end of an arc. The client there has k/2 + a
+neighbors among its survivors, and refuses if that is below t. So there must be
+two disjoint stretches of k/2 clients with t - k/2 corrupt ones each, which has
+a probability of at most n (n - k + 1)/2 P[two given ones are such]: below 2^-39
+for n = 1000 and below 2^-30 for n = 10^5, at gamma = delta = 5 %. No bound is
+claimed for other ways to part the survivors.
 """
 
 from __future__ import annotations

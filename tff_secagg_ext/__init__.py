@@ -21,6 +21,7 @@ from tff_secagg_ext import _compat
 
 if TYPE_CHECKING:
   from tff_secagg_ext.aggregators import ddp_secure_aggregator
+  from tff_secagg_ext.execution import set_secure_context
   from tff_secagg_ext.ledger import Ledger
   from tff_secagg_ext.metrics import no_client_metrics
   from tff_secagg_ext.program import PrivacyRecorder
@@ -32,6 +33,7 @@ _HOMES = {
   'PrivacyRecorder': 'program',
   'ddp_secure_aggregator': 'aggregators',
   'no_client_metrics': 'metrics',
+  'set_secure_context': 'execution',
 }
 _SUBMODULES = frozenset(
   [
@@ -54,6 +56,7 @@ __all__ = [
   '__version__',
   'ddp_secure_aggregator',
   'no_client_metrics',
+  'set_secure_context',
 ]
 
 

@@ -407,14 +407,16 @@ def _check_session(
     assert sums[vector.name] == total
 
 
-SPARSE = {
+# One at each step, so far from one another on the circle that each client keeps
+# four neighbors to the end.
+DROPOUTS = {
   'invite': [3],
   'reveal 1': [6],
-  'share': [0],
-  'mask': [1],
-  'confirm': [2],
-  'unmask': [4],
-  'verify': [5],
+  'share': [10],
+  'mask': [8],
+  'confirm': [13],
+  'unmask': [11],
+  'verify': [12],
 }
 
 
@@ -430,6 +432,7 @@ def sessions() -> Iterator[tuple[str, Json]]:
       {'invite': [2], 'share': [5], 'mask': [1], 'unmask': [7]},
       9,
       threat=0,
+      threshold=2,
     ),
   )
   yield (
@@ -440,9 +443,24 @@ def sessions() -> Iterator[tuple[str, Json]]:
       7,
       threat=1,
       neighbors=20,
+      threshold=2,
     ),
   )
-  yield 'active_sparse', session('active sparse', SPARSE, 10, threat=2)
+  yield (
+    'active_sparse',
+    session(
+      'active sparse',
+      {'invite': [3], 'reveal 1': [6], 'mask': [1], 'verify': [0]},
+      10,
+      threat=2,
+    ),
+  )
+  yield (
+    'active_dropouts',
+    session(
+      'active dropouts', DROPOUTS, 14, threat=2, neighbors=6, threshold=4
+    ),
+  )
   yield (
     'active_unverified',
     session(
@@ -451,6 +469,8 @@ def sessions() -> Iterator[tuple[str, Json]]:
       8,
       threat=2,
       verify=False,
+      neighbors=7,
+      threshold=5,
       vectors=(
         secagg.Vector('bits', 11, 2),
         secagg.Vector('', 0, 2**32),
@@ -458,10 +478,7 @@ def sessions() -> Iterator[tuple[str, Json]]:
       ),
     ),
   )
-  yield (
-    'alone',
-    session('alone', {}, 1, threat=2, min_survivors=1),
-  )
+  yield 'alone', session('alone', {}, 1, threat=2, min_survivors=1)
 
 
 def plain(value: Any) -> Json:

@@ -67,7 +67,7 @@ def make_setup(stream: Stream, threat: int, **changes: Any) -> secagg.Setup:
     gamma=0.05,
     delta=0.1,
     neighbors=4,
-    threshold=2,
+    threshold=3,
     min_survivors=2,
     vectors=VECTORS,
   )
@@ -79,7 +79,7 @@ class Examples:
 
   def __init__(self, name: str, threat: int):
     stream = self.stream = Stream(name)
-    self.setup = make_setup(stream, threat, neighbors=6, threshold=3)
+    self.setup = make_setup(stream, threat, neighbors=6, threshold=4)
     self.client = stream.below(2**32)
     self.shape = secagg.Shape(
       threat != 0, self.setup.wire_vectors, roster=11, neighbors=6, shared=3
@@ -162,7 +162,7 @@ class Examples:
       if self.setup.active:
         peer['signature'] = self.stream(64)
       peers.append(peer)
-    fields = {'n': 11, 'k': 6, 't': 3, 'position': 4, 'neighbors': peers}
+    fields = {'n': 11, 'k': 6, 't': 4, 'position': 4, 'neighbors': peers}
     if self.setup.active:
       fields['preimages'] = [self.stream(32) for _ in range(11)]
     return fields

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.secagg import errors, keys, messages, parameters
+from tff_secagg_ext.secagg import codec, errors, keys, messages, parameters
 from tff_secagg_ext.secagg.graph import Graph
 from tff_secagg_ext.secagg.setup import Security, Setup, VectorSpec
 
@@ -90,7 +90,7 @@ class Neighborhood:
 
   def ids_of(self, survivors: bytes) -> list[int]:
     """Returns the ids of a bitmap over the roster."""
-    flags = messages.unpack_bits(survivors, self.clients)
+    flags = codec.unpack_bits(survivors, self.clients)
     return [i for i, alive in zip(self.members, flags, strict=True) if alive]
 
 
@@ -138,7 +138,7 @@ def neighbors(
   found: messages.Neighbors,
   known: messages.Roster,
   body: bytes,
-  channel: messages.Channel,
+  channel: codec.Channel,
 ) -> Neighborhood:
   """Computes the graph that all members drew, and refuses any other.
 
@@ -181,7 +181,7 @@ def signatures(
   found: messages.Neighbors,
   draw: int,
   registry: Mapping[int, bytes],
-  channel: messages.Channel,
+  channel: codec.Channel,
 ) -> None:
   """Refuses keys that a neighbor has not signed.
 
@@ -282,7 +282,7 @@ def survivors(
     TooFewSurvivors: If it names too few clients, or too few neighbors.
   """
   try:
-    flags = messages.unpack_bits(bitmap, neighborhood.clients)
+    flags = codec.unpack_bits(bitmap, neighborhood.clients)
   except errors.MessageError as error:
     raise errors.BadSurvivors(str(error)) from error
   if not flags[neighborhood.position]:
@@ -321,7 +321,7 @@ def confirmations(
   request: messages.UnmaskRequest,
   neighborhood: Neighborhood,
   registry: Mapping[int, bytes],
-  channel: messages.Channel,
+  channel: codec.Channel,
 ) -> None:
   """Refuses a survivor list that too few neighbors have confirmed.
 
@@ -329,7 +329,7 @@ def confirmations(
     BadSignature: If a confirmation is not its owner's, or of another list.
     NotConfirmed: If fewer than t have confirmed.
   """
-  flags = messages.unpack_bits(request.confirmed, len(neighborhood.peers))
+  flags = codec.unpack_bits(request.confirmed, len(neighborhood.peers))
   signers = [
     peer.id
     for peer, is_there in zip(neighborhood.peers, flags, strict=True)
@@ -352,12 +352,30 @@ def confirmations(
     )
 
 
+def vectors(
+  given: Mapping[str, Any], specs: Sequence[VectorSpec]
+) -> list[npt.NDArray[np.int64]]:
+  """Returns a client's vectors in the order of the session, each checked.
+
+  Raises:
+    TypeError: As `vector`.
+    ValueError: As `vector`; or if one is missing.
+  """
+  missing = [spec.name for spec in specs if spec.name not in given]
+  if missing:
+    raise ValueError(
+      f'A client must give all vectors of the session. Found no {missing}.'
+    )
+  return [vector(given[spec.name], spec) for spec in specs]
+
+
 def vector(found: Any, spec: VectorSpec) -> npt.NDArray[np.int64]:
   """Returns a client's vector as int64[length], checked.
 
   Raises:
     TypeError: If it is not an array of integers.
-    ValueError: If its shape or a coordinate is out of range.
+    ValueError: If its shape or a coordinate is out of range. Which is not told:
+      it is secret.
   """
   array = np.asarray(found)
   if not np.issubdtype(array.dtype, np.integer):
@@ -372,7 +390,7 @@ def vector(found: Any, spec: VectorSpec) -> npt.NDArray[np.int64]:
     )
   if array.size and not 0 <= array.min() <= array.max() < spec.modulus:
     raise ValueError(
-      f'The coordinates of {spec.name!r} must be in [0, {spec.modulus}). Found'
-      f' {array.min()} to {array.max()}. Reduce them, or use a larger modulus.'
+      f'The coordinates of {spec.name!r} must be in [0, {spec.modulus}), and'
+      ' one is not. Reduce them, or use a larger modulus.'
     )
   return array.astype(np.int64)

@@ -7,8 +7,8 @@ bytes to answer with:
   Client -> Advertised [-> Revealed ...] -> Introduced -> Masked
          [-> Confirmed] -> Answered -> Finished
 
-with the states in brackets in the active protocol alone. There is no other
-way between them: no step can be taken twice or out of order.
+with those in brackets in the active protocol alone. There is no other way: no
+step can be taken twice or out of order.
 
 Guarantees:
 
@@ -24,78 +24,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import dataclasses
 import os
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tff_secagg_ext.secagg import (
   checks,
+  codec,
   errors,
   keys,
   messages,
   ring,
   shamir,
-  tagging,
 )
-from tff_secagg_ext.secagg.messages import Kind
-from tff_secagg_ext.secagg.setup import Setup
-
-Vectors = Mapping[str, npt.NDArray[np.int64]]
-_Memory = TypeVar('_Memory')
-
-
-class State(Generic[_Memory]):
-  """What a client knows between two messages; it can be used once."""
-
-  def __init__(self, memory: _Memory):
-    self._memory: _Memory | None = memory
-
-  def _leave(self) -> _Memory:
-    memory, self._memory = self._memory, None
-    if memory is None:
-      raise errors.StateSpentError(
-        f'{type(self).__name__} was left already: each step is taken once.'
-        ' Begin a new session.'
-      )
-    return memory
-
-  def receive(self, message: bytes) -> tuple[State[Any], bytes]:
-    """Takes the step of a message.
-
-    Returns:
-      The next state, and the answer.
-
-    Raises:
-      Refusal: If what the server asks for is not safe.
-      MessageError: If the bytes are not the message that is due.
-      StateSpentError: If the state was left before.
-    """
-    raise NotImplementedError
-
-  def __repr__(self) -> str:
-    return f'<{type(self).__name__}>'
-
-  def __reduce__(self) -> NoReturn:
-    raise TypeError(
-      f'{type(self).__name__} holds secrets of a session and cannot be pickled.'
-    )
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Credentials:
-  """What a client has been given before any session.
-
-  Attributes:
-    identity: Its signing key; `None` in the passive protocol.
-    registry: The public identity of each client, 32 bytes, by id.
-    verification_key: K, 32 bytes, which all clients know and the server does
-      not; `None` where sums are not verified.
-  """
-
-  identity: keys.Identity | None = None
-  registry: Mapping[int, bytes] = dataclasses.field(default_factory=dict)
-  verification_key: bytes | None = None
+from tff_secagg_ext.secagg.client_state import (
+  Credentials,
+  Session,
+  State,
+  Vectors,
+)
+from tff_secagg_ext.secagg.codec import Kind
+from tff_secagg_ext.secagg.setup import check_id
 
 
 class Client:
@@ -117,7 +67,7 @@ class Client:
       draw: Gives so many random bytes; anything but the kernel's is for known
         answers.
     """
-    self._client = client
+    self._client = check_id(client)
     self._policy = policy
     self._credentials = credentials
     self._draw = draw
@@ -133,7 +83,7 @@ class Client:
       vectors: Gives the client's vectors by name, integers in [0, m); called
         when they are to be masked.
     """
-    _, body = messages.Channel(self._client).open(message, Kind.SETUP)
+    _, body = codec.Channel(self._client).open(message, Kind.SETUP)
     setup = messages.decode_setup(body)
     self._policy.check(setup)
     if setup.verify and self._credentials.verification_key is None:
@@ -145,8 +95,8 @@ class Client:
         'The client has taken part in this session and round before.'
       )
     self._seen.add((setup.session, setup.round))
-    channel = messages.Channel(self._client, messages.setup_digest(body))
-    session = _Session(
+    channel = codec.Channel(self._client, messages.setup_digest(body))
+    session = Session(
       setup=setup,
       channel=channel,
       credentials=self._credentials,
@@ -155,65 +105,39 @@ class Client:
       c=keys.KeyPair(self._draw(32)),
       s_private=shamir.draw_shareable(self._draw),
     )
-    return session.advertise()
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class _Session:
-  """What a client knows from the first step on."""
-
-  setup: Setup
-  channel: messages.Channel
-  credentials: Credentials
-  draw: Callable[[int], bytes]
-  vectors: Callable[[], Vectors]
-  c: keys.KeyPair
-  s_private: bytes
-
-  @property
-  def id(self) -> int:
-    return self.channel.client
-
-  def derive(
-    self, secret: bytes, role: bytes, pair: tuple[int, int], name: str = ''
-  ) -> bytes:
-    return keys.derive(secret, self.channel.binding, role, pair, name.encode())
-
-  def tagger(self) -> tagging.Tagger:
-    key = self.credentials.verification_key
-    assert key is not None
-    return tagging.Tagger(key, self.channel.binding, self.setup.round)
-
-  def advertise(self) -> tuple[State[Any], bytes]:
-    s = keys.KeyPair(self.s_private)
-    publics = self.c.public + s.public
-    identity = self.credentials.identity
-    joined = _Joined(self, s)
-    if not self.setup.security.active:
-      body = publics
-    else:
-      assert identity is not None
-      joined = _Joined(self, s, self.draw(keys.DIGEST_BYTES))
-      commitment = joined.element(0)
-      content = keys.advertised_content(
-        self.channel.binding, self.id, publics, commitment
-      )
-      body = publics + commitment + identity.sign(content)
-    answer = self.channel.seal(Kind.ADVERTISEMENT, body)
-    return Advertised(joined), answer
+    return _advertise(session)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class _Joined:
   """... after the keys are advertised."""
 
-  session: _Session
+  session: Session
   s: keys.KeyPair
   chain_start: bytes = b''
 
   def element(self, draw: int) -> bytes:
     """The element of its hash chain that is revealed in a draw; 0 commits."""
     return keys.chain(self.chain_start, keys.CHAIN_LENGTH - draw)
+
+
+def _advertise(session: Session) -> tuple[State[Any], bytes]:
+  s = keys.KeyPair(session.s_private)
+  publics = session.c.public + s.public
+  identity = session.credentials.identity
+  joined = _Joined(session, s)
+  if not session.setup.security.active:
+    body = publics
+  else:
+    assert identity is not None
+    joined = _Joined(session, s, session.draw(keys.DIGEST_BYTES))
+    commitment = joined.element(0)
+    content = keys.advertised_content(
+      session.channel.binding, session.id, publics, commitment
+    )
+    body = publics + commitment + identity.sign(content)
+  answer = session.channel.seal(Kind.ADVERTISEMENT, body)
+  return Advertised(joined), answer
 
 
 class Advertised(State[_Joined]):
@@ -311,14 +235,14 @@ def _introduce(
 class _Summed:
   """... after its vectors are masked; keys that made masks are gone."""
 
-  session: _Session
+  session: Session
   neighborhood: checks.Neighborhood
   shares: Mapping[int, bytes]
   survivors: bytes = b''
 
 
 class Introduced(State[_Placed]):
-  """Awaits the Delivery of its neighbors' shares."""
+  """Awaits the Delivery."""
 
   def receive(self, message: bytes) -> tuple[State[Any], bytes]:
     """See `State.receive`."""
@@ -343,10 +267,10 @@ class Introduced(State[_Placed]):
   def _open(placed: _Placed, body: memoryview) -> dict[int, bytes]:
     """Returns the opened shares of the neighbors that sent some, by id."""
     session, peers = placed.joined.session, placed.neighborhood.peers
-    size = messages.bitmap_bytes(len(peers))
-    present = messages.unpack_bits(bytes(body[:size]), len(peers))
+    size = codec.bitmap_bytes(len(peers))
+    present = codec.unpack_bits(bytes(body[:size]), len(peers))
     items = iter(
-      messages.split(body[size:], sum(present), keys.SEALED_SHARES_BYTES)
+      codec.split(body[size:], sum(present), keys.SEALED_SHARES_BYTES)
     )
     shares = {}
     for peer, is_present in zip(peers, present, strict=True):
@@ -360,12 +284,9 @@ class Introduced(State[_Placed]):
     return shares
 
 
-def _tagged_vectors(session: _Session) -> list[npt.NDArray[np.int64]]:
+def _tagged_vectors(session: Session) -> list[npt.NDArray[np.int64]]:
   """Returns the client's vectors, checked, with their tags."""
-  given = session.vectors()
-  vectors = [
-    checks.vector(given[spec.name], spec) for spec in session.setup.vectors
-  ]
+  vectors = checks.vectors(session.vectors(), session.setup.vectors)
   if not session.setup.verify:
     return vectors
   tagger = session.tagger()
@@ -376,7 +297,7 @@ def _tagged_vectors(session: _Session) -> list[npt.NDArray[np.int64]]:
 
 
 def _masked(
-  session: _Session,
+  session: Session,
   index: int,
   vector: npt.NDArray[np.int64],
   masks: Mapping[int, bytes],
@@ -471,7 +392,7 @@ class Answered(State[_Summed]):
 
 
 class Finished(State[None]):
-  """The client's part is over; no message is due."""
+  """The client's part is over."""
 
   def receive(self, message: bytes) -> tuple[State[Any], bytes]:
     """Raises: no message is due."""

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import functools
 
-from tff_secagg_ext.secagg import errors, messages
+from tff_secagg_ext.secagg import codec, errors, keys, messages, parameters
+from tff_secagg_ext.secagg.codec import Channel
 from tff_secagg_ext.secagg.graph import Graph
-from tff_secagg_ext.secagg.messages import Channel
-from tff_secagg_ext.secagg.parameters import Parameters
 from tff_secagg_ext.secagg.setup import Setup
 
-_NO_PARAMETERS = Parameters(0, 0)
+_NO_PARAMETERS = parameters.Parameters(0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +23,8 @@ class Cohort:
     setup: As sent.
     binding: Its digest.
     clients: Who was invited.
+    registry: The public identities, by id; `None` if the server has none, and
+      leaves signatures to the clients.
     advertised: The keys of those who answered, by id, ascending.
     parameters: k and t, once the roster is known.
     graph: Over the roster, once it is known.
@@ -34,10 +35,11 @@ class Cohort:
   setup: Setup
   binding: bytes
   clients: tuple[int, ...]
+  registry: Mapping[int, bytes] | None = None
   advertised: Mapping[int, messages.Advertisement] = dataclasses.field(
     default_factory=dict
   )
-  parameters: Parameters = _NO_PARAMETERS
+  parameters: parameters.Parameters = _NO_PARAMETERS
   graph: Graph | None = None
   preimages: Mapping[int, bytes] = dataclasses.field(default_factory=dict)
   draw: int = 0
@@ -68,7 +70,26 @@ class Cohort:
   def bitmap(self, clients: Iterable[int]) -> bytes:
     """A bitmap of ids over the roster."""
     wanted = set(clients)
-    return messages.pack_bits(client in wanted for client in self.roster)
+    return codec.pack_bits(client in wanted for client in self.roster)
+
+  def check_signature(
+    self, client: int, signature: bytes, content: bytes
+  ) -> None:
+    """Checks a signature, where the server has a registry.
+
+    Neighbors would refuse it, and all be lost with the one who sent it.
+
+    Raises:
+      MessageError: If it is not the client's.
+    """
+    if self.registry is None:
+      return
+    identity = self.registry.get(client)
+    if identity is None or not keys.is_signed(identity, signature, content):
+      raise errors.MessageError(
+        f'A signature of client {client} must be of its registered identity.'
+        ' Found another.'
+      )
 
   def require(self, clients: Mapping[int, object], stage: str) -> None:
     """Aborts if fewer clients are left than must survive."""
@@ -78,3 +99,13 @@ class Cohort:
         f' {len(clients)}',
         stage,
       )
+
+  def drawn(self, seed: bytes, stage: str) -> Cohort:
+    """Returns the cohort with its parameters and graph, or aborts."""
+    clients = len(self.roster)
+    try:
+      derived = parameters.derive(clients, self.setup.security)
+    except ValueError as error:
+      raise errors.Aborted(str(error), stage) from error
+    graph = Graph(clients, derived.neighbors, seed)
+    return dataclasses.replace(self, parameters=derived, graph=graph)

@@ -25,10 +25,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 import dataclasses
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.secagg import errors, keys, messages, parameters, transcript
+from tff_secagg_ext.secagg import (
+  codec,
+  errors,
+  keys,
+  messages,
+  parameters,
+  reading,
+  transcript,
+)
 from tff_secagg_ext.secagg.setup import (
   MAX_ID,
   SESSION_BYTES,
@@ -38,7 +46,21 @@ from tff_secagg_ext.secagg.setup import (
 )
 
 STAGES = ('invite', 'reveal', 'share', 'mask', 'confirm', 'unmask', 'verify')
-_ACTIVE_STAGES = ('reveal', 'confirm')
+# Stages and other events, as they follow one another to the end.
+_STEPS = (
+  'invite',
+  'keys',
+  'reveal',
+  'graph',
+  'share',
+  'mask',
+  'confirm',
+  'survivors',
+  'unmask',
+  'verify',
+  'result',
+)
+_ACTIVE_STEPS = ('keys', 'reveal', 'confirm')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,19 +120,21 @@ def check(
     TranscriptError: At the first line that is wrong.
   """
   inspection: _Inspection | None = None
-  last = ''
+  last_hash = ''
   for entry in transcript.read(lines):
     try:
       if inspection is None:
-        _demand(entry.event == 'setup', 'a session begins with its setup')
+        reading.demand(
+          entry.event == 'setup', 'a session begins with its setup'
+        )
         inspection = _Inspection(_setup(entry.fields), identities)
       else:
         inspection.take(entry.event, entry.fields)
     except (TypeError, ValueError, errors.SecAggError) as error:
       raise transcript.TranscriptError(entry.line, str(error)) from error
-    last = entry.hash
-  assert inspection is not None, 'no line is not a transcript'
-  return dataclasses.replace(inspection.summary(), hash=last)
+    last_hash = entry.hash
+  assert inspection is not None  # `read` takes no transcript without lines
+  return inspection.summary(last_hash)
 
 
 def verify_file(
@@ -134,32 +158,25 @@ class _Inspection:
     self._active = setup.security.active
     self._digest = messages.setup_digest(messages.encode_setup(setup))
     self._known = identities
-    self._stage = ''
+    self._steps = [
+      step
+      for step in _STEPS
+      if (self._active or step not in _ACTIVE_STEPS)
+      and (setup.verify or step != 'verify')
+    ]
+    self._step = 'setup'
     self._draws = 0
     self._heard: list[int] = []  # who has answered the last stage
     self._masked: list[int] = []
-    self._signers: dict[int, tuple[bytes, bytes]] = {}  # identity, commitment
+    self._signers: dict[int, _Signer] = {}
     self._roster: list[int] = []
     self._seed = b''
-    self._found: dict[str, Any] = {}
     self._dropouts: Counter[str] = Counter()
     self._refusals: Counter[str] = Counter()
-    self._bytes = [0, 0]
+    self._found: dict[str, Any] = {'upload_bytes': 0, 'download_bytes': 0}
     self._signatures = 0
 
-  def take(self, event: str, fields: Mapping[str, Any]) -> None:
-    """Takes the next line, or raises an error that says what is wrong."""
-    _demand(event != 'setup', 'a session has one setup')
-    active = transcript.ACTIVE_FIELDS & transcript.FIELDS[event]
-    wanted = active if self._active else set()
-    _demand(
-      active & fields.keys() == wanted,
-      f'event {event!r} must have the fields {sorted(active)} in the active'
-      ' protocol alone',
-    )
-    getattr(self, f'_take_{event}')(fields)
-
-  def summary(self) -> Summary:
+  def summary(self, last_hash: str) -> Summary:
     return Summary(
       session=self._setup.session.hex(),
       round=self._setup.round,
@@ -167,8 +184,205 @@ class _Inspection:
       clients=len(self._roster),
       dropouts=dict(self._dropouts),
       refusals=dict(self._refusals),
-      upload_bytes=self._bytes[0],
-      download_bytes=self._bytes[1],
       signatures=self._signatures,
+      hash=last_hash,
       **self._found,
     )
+
+  def take(self, event: str, fields: Mapping[str, Any]) -> None:
+    """Takes the next line; its errors say what is wrong with it."""
+    step = event
+    if event == 'stage':
+      step = _validate.check_choice(fields['stage'], 'stage', STAGES)
+    if event != 'aborted':
+      reading.demand(
+        step in self._next_steps(), f'{step} cannot follow {self._step}'
+      )
+    active_fields = transcript.ACTIVE_FIELDS & transcript.FIELDS[event]
+    reading.demand(
+      active_fields & fields.keys()
+      == (active_fields if self._active else set()),
+      f'{event} has {", ".join(sorted(active_fields))} in the active protocol'
+      ' alone, and always',
+    )
+    getattr(self, f'_take_{event}')(fields)
+    self._step = step
+
+  def _next_steps(self) -> list[str]:
+    if self._step == 'setup':
+      return self._steps[:1]
+    after = self._steps.index(self._step) + 1
+    again = ['reveal'] if self._step == 'reveal' else []
+    return again + self._steps[after : after + 1]
+
+  def _take_stage(self, fields: Mapping[str, Any]) -> None:
+    stage = fields['stage']
+    answers = reading.rows(fields['answers'], 'answers', 4)
+    refusals = reading.rows(fields['refusals'], 'refusals', 2)
+    answered = [answer[0] for answer in answers]
+    dropped = reading.ids(fields['dropouts'], 'dropouts')
+    asked = [*answered, *dropped, *(refusal[0] for refusal in refusals)]
+    reading.demand(
+      len(set(asked)) == len(asked),
+      'a client is two of answering, dropped out and refusing',
+    )
+    if stage != 'invite':
+      strangers = set(asked) - set(self._heard)
+      reading.demand(
+        not strangers,
+        f'clients {sorted(strangers)} have not answered the stage before',
+      )
+    for _, up, down, seconds in answers:
+      self._found['upload_bytes'] += _validate.check_int(up, 'up', minimum=0)
+      self._found['download_bytes'] += _validate.check_int(
+        down, 'down', minimum=0
+      )
+      _validate.check_float(seconds, 'seconds', minimum=0.0)
+    if dropped:
+      self._dropouts[stage] += len(dropped)
+    self._refusals.update(
+      reading.text(name, 'refusals') for _, name in refusals
+    )
+    self._draws += stage == 'reveal'
+    if stage == 'mask':
+      self._masked = answered
+    self._heard = answered
+
+  def _take_keys(self, fields: Mapping[str, Any]) -> None:
+    rows = reading.rows(fields['advertisements'], 'advertisements', 6)
+    reading.demand_same(rows, self._heard, 'advertisements', 'invite')
+    for client, *values in rows:
+      identity, c_public, s_public, commitment = (
+        reading.hex_bytes(value, 'key', keys.DIGEST_BYTES)
+        for value in values[:-1]
+      )
+      reading.demand(
+        self._known is None or self._known.get(client) == identity,
+        f'client {client} is not known by this identity',
+      )
+      self._signers[client] = _Signer(identity, commitment)
+      content = keys.advertised_content(
+        self._digest, client, c_public + s_public, commitment
+      )
+      self._check_signature(client, values[-1], content, 'keys')
+
+  def _take_graph(self, fields: Mapping[str, Any]) -> None:
+    self._roster = reading.ids(fields['clients'], 'clients')
+    reading.demand_same(self._roster, self._heard, 'clients', 'the last stage')
+    neighbors = _validate.check_int(fields['neighbors'], 'neighbors')
+    threshold = _validate.check_int(fields['threshold'], 'threshold')
+    parameters.check(
+      len(self._roster), neighbors, threshold, self._setup.security
+    )
+    self._found |= {'neighbors': neighbors, 'threshold': threshold}
+    self._seed = reading.hex_bytes(fields['seed'], 'seed', keys.DIGEST_BYTES)
+    if self._active:
+      self._check_seed(fields['draw'], fields['preimages'])
+
+  def _check_seed(self, draw: object, listed: object) -> None:
+    draw = _validate.check_int(
+      draw, 'draw', minimum=1, maximum=keys.CHAIN_LENGTH
+    )
+    reading.demand(draw == self._draws, f'draw {draw} of {self._draws}')
+    preimages = [
+      reading.hex_bytes(preimage, 'preimage', keys.DIGEST_BYTES)
+      for preimage in reading.items(listed, 'preimages')
+    ]
+    reading.demand(
+      len(preimages) == len(self._roster), 'one preimage a client is due'
+    )
+    for client, preimage in zip(self._roster, preimages, strict=True):
+      reading.demand(
+        keys.chain(preimage, draw) == self._signers[client].commitment,
+        f'client {client} has revealed what it did not commit to',
+      )
+    commitments = tuple(keys.chain(preimage, 1) for preimage in preimages)
+    roster = messages.Roster(draw, tuple(self._roster), commitments)
+    seed = keys.digest(b'graph', self._digest, roster.encode(), *preimages)
+    reading.demand(
+      seed == self._seed, 'the seed is not the hash of what was revealed'
+    )
+
+  def _take_survivors(self, fields: Mapping[str, Any]) -> None:
+    survivors = reading.ids(fields['survivors'], 'survivors')
+    reading.demand_same(survivors, self._masked, 'survivors', 'mask')
+    least = self._setup.min_survivors
+    reading.demand(
+      len(survivors) >= least, f'{len(survivors)} survivors of at least {least}'
+    )
+    self._found['survivors'] = len(survivors)
+    if not self._active:
+      return
+    rows = reading.rows(fields['confirmations'], 'confirmations', 2)
+    reading.demand_same(rows, self._heard, 'confirmations', 'confirm')
+    alive = set(survivors)
+    content = keys.survivors_content(
+      self._digest,
+      self._seed,
+      codec.pack_bits(client in alive for client in self._roster),
+    )
+    for client, signature in rows:
+      self._check_signature(client, signature, content, 'survivors')
+
+  def _take_result(self, fields: Mapping[str, Any]) -> None:
+    verified = fields['verified']
+    if verified is not None:
+      _validate.check_bool(verified, 'verified')
+    reading.demand(
+      (verified is not None) == self._setup.verify,
+      f'verified is {verified}, where the setup has {self._setup.verify}',
+    )
+    digest = reading.hex_bytes(fields['digest'], 'digest', keys.DIGEST_BYTES)
+    self._found |= {
+      'verified': verified,
+      'digest': digest.hex(),
+      'seconds': _validate.check_float(
+        fields['seconds'], 'seconds', minimum=0.0
+      ),
+    }
+
+  def _take_aborted(self, fields: Mapping[str, Any]) -> None:
+    _validate.check_choice(fields['stage'], 'stage', STAGES)
+    _validate.check_bool(fields['sum_known'], 'sum_known')
+    self._found['aborted'] = reading.text(fields['reason'], 'reason')
+
+  def _check_signature(
+    self, client: int, signature: object, content: bytes, name: str
+  ) -> None:
+    found = reading.hex_bytes(signature, 'signature', keys.SIGNATURE_BYTES)
+    reading.demand(
+      keys.is_signed(self._signers[client].identity, found, content),
+      f"the signature of client {client}'s {name} does not verify",
+    )
+    self._signatures += 1
+
+
+class _Signer(NamedTuple):
+  """What is known of a client that has signed its keys."""
+
+  identity: bytes
+  commitment: bytes
+
+
+def _setup(fields: Mapping[str, Any]) -> Setup:
+  neighbors, threshold = fields['neighbors'], fields['threshold']
+  if neighbors is not None:
+    _validate.check_int(neighbors, 'neighbors', maximum=MAX_ID)
+  _validate.check_int(fields['min_survivors'], 'min_survivors', maximum=MAX_ID)
+  return Setup(
+    session=reading.hex_bytes(fields['session'], 'session', SESSION_BYTES),
+    round=fields['round'],
+    security=Security(
+      fields['threat'],
+      fields['corrupt'],
+      fields['dropout'],
+      neighbors,
+      threshold,
+    ),
+    verify=fields['verify'],
+    min_survivors=fields['min_survivors'],
+    vectors=tuple(
+      VectorSpec(*reading.items(vector, 'vectors', 3))
+      for vector in reading.items(fields['vectors'], 'vectors')
+    ),
+  )

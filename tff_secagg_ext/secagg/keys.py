@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf import hkdf
 from tff_secagg_ext.secagg import errors
 
 PREFIX = b'tff-secagg-ext/1 '
+KEY_BYTES = 32
 DIGEST_BYTES = 32
 SIGNATURE_BYTES = 64
 PLAIN_SHARES_BYTES = 64
@@ -76,13 +77,27 @@ class KeyPair:
       raise errors.BadKey('A public key is of low order.') from error
 
 
-def is_canonical(public: bytes) -> bool:
-  """Whether an X25519 public key is in the encoding of `KeyPair.public`.
+# u-coordinates are below it [RFC 7748, section 5]; others are second names.
+_FIELD = 2**255 - 19
+_PROBE = KeyPair(bytes(KEY_BYTES))
 
-  RFC 7748 reads a key modulo 2^255 - 19, and ignores its highest bit: one key
-  has several encodings.
+
+def is_canonical(public: bytes) -> bool:
+  """Whether an X25519 public key is the one encoding of its point."""
+  return int.from_bytes(public, 'little') < _FIELD
+
+
+def is_usable(public: bytes) -> bool:
+  """Whether a public key is canonical, and secrets agreed with it are secret.
+
+  A point of low order gives zero with every private key, for all of them are
+  multiples of 8.
   """
-  return int.from_bytes(public, 'little') < 2**255 - 19
+  try:
+    _PROBE.agree(public)
+  except errors.BadKey:
+    return False
+  return is_canonical(public)
 
 
 def public_of(private: bytes) -> bytes:

@@ -11,169 +11,21 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 import dataclasses
-import enum
-import hashlib
 import itertools
 import struct
 
 import numpy as np
 
-from tff_secagg_ext.secagg import errors, keys
+from tff_secagg_ext.secagg import codec, errors, keys
 from tff_secagg_ext.secagg.setup import (
   SESSION_BYTES,
   THREAT_CLASSES,
-  VERSION,
   Security,
   Setup,
   VectorSpec,
 )
-
-_CHECKSUM_BYTES = 16
-HEADER_BYTES = 2 + _CHECKSUM_BYTES
-# What a message is bound to before there is a setup.
-UNBOUND = bytes(keys.DIGEST_BYTES)
-
-
-class Kind(enum.IntEnum):
-  """The type byte of a message."""
-
-  SETUP = 1
-  ADVERTISEMENT = 2
-  ROSTER = 3
-  REVEAL = 4
-  NEIGHBORS = 5
-  SHARES = 6
-  DELIVERY = 7
-  MASKED_INPUT = 8
-  SURVIVORS = 9
-  CONFIRMATION = 10
-  UNMASK_REQUEST = 11
-  UNMASK_SHARES = 12
-  RESULT = 13
-  VERDICT = 14
-
-
-@dataclasses.dataclass(frozen=True)
-class Channel:
-  """Between the server and one client, in one session.
-
-  Attributes:
-    client: Its id.
-    binding: The setup digest, 32 bytes.
-  """
-
-  client: int
-  binding: bytes = UNBOUND
-
-  def seal(self, kind: Kind, body: bytes) -> bytes:
-    """Returns the message with a body."""
-    head = bytes([VERSION, kind])
-    return b''.join([head, self._checksum(kind, body), body])
-
-  def open(self, message: bytes, *kinds: Kind) -> tuple[Kind, memoryview]:
-    """Returns kind and body of a message of one of some kinds.
-
-    Raises:
-      MessageError: If it is not such a message of this channel.
-    """
-    if len(message) < HEADER_BYTES:
-      raise errors.MessageError(
-        f'A message must have at least {HEADER_BYTES} bytes. Found'
-        f' {len(message)}.'
-      )
-    if message[0] != VERSION:
-      raise errors.MessageError(
-        f'A message must be of version {VERSION}. Found {message[0]}.'
-      )
-    if message[1] not in kinds:
-      due = ' or '.join(kind.name for kind in kinds)
-      raise errors.MessageError(
-        f'The message that is due is {due}. Found type {message[1]}.'
-      )
-    kind, body = Kind(message[1]), memoryview(message)[HEADER_BYTES:]
-    if message[2:HEADER_BYTES] != self._checksum(kind, body):
-      raise errors.MessageError(
-        f'The checksum of a message {kind.name} is wrong: it was altered, or'
-        ' is of another client or session.'
-      )
-    return kind, body
-
-  def _checksum(self, kind: Kind, body: bytes | memoryview) -> bytes:
-    head = keys.PREFIX + b'message' + bytes([kind]) + self.binding
-    state = hashlib.sha256(head + struct.pack('<I', self.client))
-    state.update(body)
-    return state.digest()[:_CHECKSUM_BYTES]
-
-
-class _Reader:
-  """Takes a body apart, from front to end."""
-
-  def __init__(self, body: memoryview):
-    self._body = body
-
-  def take(self, count: int) -> bytes:
-    if count > len(self._body):
-      raise errors.MessageError(
-        f'A message ends {count - len(self._body)} bytes too early.'
-      )
-    taken, self._body = self._body[:count], self._body[count:]
-    return bytes(taken)
-
-  def numbers(self, layout: str) -> tuple[float, ...]:
-    return struct.unpack(f'<{layout}', self.take(struct.calcsize(f'<{layout}')))
-
-  def integers(self, layout: str) -> tuple[int, ...]:
-    return struct.unpack(f'<{layout}', self.take(struct.calcsize(f'<{layout}')))
-
-  def end(self) -> None:
-    if self._body:
-      raise errors.MessageError(
-        f'A message ends {len(self._body)} bytes too late.'
-      )
-
-
-def split(body: memoryview, count: int, size: int) -> list[bytes]:
-  """Returns the `count` items of `size` bytes that a body consists of.
-
-  Raises:
-    MessageError: If it has another length.
-  """
-  if len(body) != count * size:
-    raise errors.MessageError(
-      f'A message must have {count} items of {size} bytes. Found'
-      f' {len(body)} bytes.'
-    )
-  data = bytes(body)
-  return [data[i : i + size] for i in range(0, len(data), size)]
-
-
-def pack_bits(flags: Iterable[bool]) -> bytes:
-  """Returns a bitmap: flag i is bit i mod 8 of byte i div 8."""
-  return np.packbits(list(flags), bitorder='little').tobytes()
-
-
-def bitmap_bytes(count: int) -> int:
-  """Returns how many bytes a bitmap of so many flags has."""
-  return -(-count // 8)
-
-
-def unpack_bits(data: bytes, count: int) -> list[bool]:
-  """Returns the flags of a bitmap.
-
-  Raises:
-    MessageError: If it is not one of `count` flags.
-  """
-  if len(data) != bitmap_bytes(count):
-    raise errors.MessageError(
-      f'A bitmap of {count} must have {bitmap_bytes(count)} bytes. Found'
-      f' {len(data)}.'
-    )
-  flags = np.unpackbits(np.frombuffer(data, np.uint8), bitorder='little')
-  if flags[count:].any():
-    raise errors.MessageError(f'A bitmap of {count} names somebody beyond it.')
-  return [bool(flag) for flag in flags[:count]]
 
 
 def encode_setup(setup: Setup) -> bytes:
@@ -207,7 +59,7 @@ def decode_setup(body: memoryview) -> Setup:
   Raises:
     MessageError: If it is not the encoding of a valid one.
   """
-  reader = _Reader(body)
+  reader = codec.Reader(body)
   session = reader.take(SESSION_BYTES)
   number, threat, verify = reader.integers('QBB')
   corrupt, dropout = reader.numbers('dd')
@@ -231,7 +83,7 @@ def decode_setup(body: memoryview) -> Setup:
     raise errors.MessageError(f'A setup is not valid. {error}') from error
 
 
-def _read_vector(reader: _Reader) -> VectorSpec:
+def _read_vector(reader: codec.Reader) -> VectorSpec:
   name = reader.take(reader.integers('B')[0]).decode()
   length, modulus = reader.integers('IQ')
   return VectorSpec(name, length, modulus)
@@ -265,7 +117,7 @@ class Advertisement:
   @classmethod
   def decode(cls, body: memoryview, active: bool) -> Advertisement:
     """Returns the message of a body, or raises `MessageError`."""
-    reader = _Reader(body)
+    reader = codec.Reader(body)
     sizes = (32, 32, 32, keys.SIGNATURE_BYTES) if active else (32, 32)
     message = cls(*map(reader.take, sizes))
     reader.end()
@@ -295,7 +147,7 @@ class Roster:
   @classmethod
   def decode(cls, body: memoryview) -> Roster:
     """Returns the message of a body, or raises `MessageError`."""
-    reader = _Reader(body)
+    reader = codec.Reader(body)
     draw, count = reader.integers('BI')
     if not 1 <= draw <= keys.CHAIN_LENGTH or not count:
       raise errors.MessageError(
@@ -363,7 +215,7 @@ class Neighbors:
   @classmethod
   def decode(cls, body: memoryview, active: bool) -> Neighbors:
     """Returns the message of a body, or raises `MessageError`."""
-    reader = _Reader(body)
+    reader = codec.Reader(body)
     clients, degree, threshold, position, count = reader.integers('5I')
     sizes = (32, 32, keys.SIGNATURE_BYTES) if active else (32, 32)
     if count >= max(clients, 1):
@@ -374,7 +226,7 @@ class Neighbors:
     preimages: Sequence[bytes] = ()
     if active:
       data = memoryview(reader.take(clients * keys.DIGEST_BYTES))
-      preimages = split(data, clients, keys.DIGEST_BYTES)
+      preimages = codec.split(data, clients, keys.DIGEST_BYTES)
     reader.end()
     positions = [peer.position for peer in peers]
     _check_ascending(positions, 'positions of neighbors')
@@ -387,7 +239,7 @@ class Neighbors:
     return cls(clients, degree, threshold, position, peers, tuple(preimages))
 
 
-def _read_peer(reader: _Reader, sizes: tuple[int, ...]) -> Peer:
+def _read_peer(reader: codec.Reader, sizes: tuple[int, ...]) -> Peer:
   position, client = reader.integers('II')
   return Peer(position, client, *map(reader.take, sizes))
 
@@ -429,12 +281,12 @@ class UnmaskRequest:
       neighbors: How many neighbors the client has; `None` in the passive
         protocol.
     """
-    reader = _Reader(body)
-    survivors = reader.take(bitmap_bytes(clients))
+    reader = codec.Reader(body)
+    survivors = reader.take(codec.bitmap_bytes(clients))
     confirmed, signatures = b'', []
     if neighbors is not None:
-      confirmed = reader.take(bitmap_bytes(neighbors))
-      count = sum(unpack_bits(confirmed, neighbors))
+      confirmed = reader.take(codec.bitmap_bytes(neighbors))
+      count = sum(codec.unpack_bits(confirmed, neighbors))
       signatures = [reader.take(keys.SIGNATURE_BYTES) for _ in range(count)]
     reader.end()
     return cls(survivors, confirmed, tuple(signatures))

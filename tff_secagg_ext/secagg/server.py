@@ -10,8 +10,9 @@ and not kept. Without input or output: `session.run` moves the bytes.
 
 Guarantees:
 
-- a reply that is malformed, not due, or the second of its client is left out
-  and noted, and its client has dropped out;
+- a reply that is malformed, or that honest neighbors would refuse, is left out
+  and noted, and its client has dropped out; one that is not due, the second of
+  a client among them, changes nothing;
 - the session ends in the sum over the survivors that were declared to all, or
   in `Aborted`;
 - at most one secret of each client is rebuilt: of its own mask if it survived,
@@ -20,103 +21,28 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import os
-from typing import TypeVar
-
-import numpy as np
-import numpy.typing as npt
 
 from tff_secagg_ext.secagg import (
+  codec,
   errors,
   keys,
   messages,
-  parameters,
   tagging,
   unmasking,
 )
+from tff_secagg_ext.secagg.codec import Channel, Kind
 from tff_secagg_ext.secagg.cohort import Cohort
-from tff_secagg_ext.secagg.graph import Graph
-from tff_secagg_ext.secagg.messages import Channel, Kind
-from tff_secagg_ext.secagg.setup import Setup
-
-Replies = Iterable[tuple[int, bytes]]
-_T = TypeVar('_T')
-
-
-class Requests(Mapping[int, bytes]):
-  """A message for each client, each made when it is looked up."""
-
-  def __init__(self, clients: Iterable[int], make: Callable[[int], bytes]):
-    self._clients = dict.fromkeys(clients)
-    self._make = make
-
-  def __getitem__(self, client: int) -> bytes:
-    if client not in self._clients:
-      raise KeyError(client)
-    return self._make(client)
-
-  def __iter__(self) -> Iterator[int]:
-    return iter(self._clients)
-
-  def __len__(self) -> int:
-    return len(self._clients)
-
-
-class State:
-  """What the server waits for; it can be left once.
-
-  Attributes:
-    stage: The name of the step.
-    cohort: What is known of the session.
-    rejected: Why a reply was left out, by client.
-  """
-
-  stage = ''
-  kind = Kind.SETUP
-
-  def __init__(self, cohort: Cohort):
-    self.cohort = cohort
-    self.rejected: dict[int, errors.MessageError] = {}
-    self._left = False
-
-  @property
-  def requests(self) -> Requests:
-    """A message for each client of which a reply is due."""
-    raise NotImplementedError
-
-  def receive(self, replies: Replies) -> State:
-    """Takes the replies that came, and returns the next state.
-
-    Raises:
-      Aborted: If the session cannot go on.
-      StateSpentError: If the state was left before.
-    """
-    raise NotImplementedError
-
-  def _accepted(
-    self, replies: Replies, read: Callable[[int, memoryview], _T]
-  ) -> dict[int, _T]:
-    """Returns what each valid reply holds, by id, ascending."""
-    if self._left:
-      raise errors.StateSpentError(
-        f'{type(self).__name__} was left already: each step is taken once.'
-        ' Begin a new session.'
-      )
-    self._left = True
-    due = dict.fromkeys(self.requests)
-    found = {}
-    for client, message in replies:
-      try:
-        if client not in due:
-          raise errors.MessageError('No reply of this client was due.')
-        del due[client]
-        _, body = self.cohort.channel(client).open(message, self.kind)
-        found[client] = read(client, body)
-      except errors.MessageError as error:
-        self.rejected[client] = error
-    return dict(sorted(found.items()))
+from tff_secagg_ext.secagg.server_state import (
+  Finished,
+  Replies,
+  Requests,
+  Result,
+  State,
+)
+from tff_secagg_ext.secagg.setup import Setup, check_id
 
 
 class Inviting(State):
@@ -125,15 +51,32 @@ class Inviting(State):
   stage = 'invite'
   kind = Kind.ADVERTISEMENT
 
-  def __init__(self, setup: Setup, clients: Iterable[int]):
-    invited = tuple(sorted(clients))
+  def __init__(
+    self,
+    setup: Setup,
+    clients: Iterable[int],
+    registry: Mapping[int, bytes] | None = None,
+  ):
+    """Begins a session.
+
+    Args:
+      setup: What all agree on; its session id must be fresh.
+      clients: The ids of who is invited, from 0 to 2^32 - 1.
+      registry: The public identities, by id; see `Cohort`.
+
+    Raises:
+      TypeError: If an id is not an integer.
+      ValueError: If an id is out of range, or twice there.
+    """
+    invited = tuple(sorted(map(check_id, clients)))
     if len(set(invited)) < len(invited):
       raise ValueError(
         f'`clients` must be different ids. Found {invited!r}. Invite each once.'
       )
     self._body = messages.encode_setup(setup)
     digest = messages.setup_digest(self._body)
-    super().__init__(Cohort(setup, digest, invited))
+    super().__init__(Cohort(setup, digest, invited, registry))
+    self._publics: set[bytes] = set()
 
   @property
   def requests(self) -> Requests:
@@ -145,15 +88,34 @@ class Inviting(State):
   def receive(self, replies: Replies) -> State:
     """See `State.receive`."""
     active = self.cohort.setup.security.active
-    advertised = self._accepted(
-      replies, lambda _, body: messages.Advertisement.decode(body, active)
-    )
+    advertised = self._accepted(replies, self._read)
     cohort = dataclasses.replace(self.cohort, advertised=advertised)
     cohort.require(advertised, self.stage)
     if not active:
-      return Sharing(_drawn(cohort, os.urandom(32), self.stage))
+      return Sharing(cohort.drawn(os.urandom(32), self.stage))
     commitments = {i: a.commitment for i, a in advertised.items()}
     return Revealing(cohort, commitments, draw=1)
+
+  def _read(self, client: int, body: memoryview) -> messages.Advertisement:
+    cohort, active = self.cohort, self.cohort.setup.security.active
+    found = messages.Advertisement.decode(body, active)
+    publics = {found.c_public, found.s_public}
+    if len(publics) < 2 or publics & self._publics:
+      raise errors.MessageError('A public key must be new. Found one again.')
+    if not all(map(keys.is_usable, publics)):
+      raise errors.MessageError(
+        'A public key must be canonical, and not of low order.'
+      )
+    if active:
+      content = keys.advertised_content(
+        cohort.binding,
+        client,
+        found.c_public + found.s_public,
+        found.commitment,
+      )
+      cohort.check_signature(client, found.signature, content)
+    self._publics |= publics
+    return found
 
 
 class Revealing(State):
@@ -185,9 +147,10 @@ class Revealing(State):
     commitments = dict(zip(roster.members, roster.commitments, strict=True))
 
     def read(client: int, body: memoryview) -> bytes:
-      if keys.chain(bytes(body), 1) != commitments[client]:
+      preimage = codec.split(body, 1, keys.DIGEST_BYTES)[0]
+      if keys.chain(preimage, 1) != commitments[client]:
         raise errors.MessageError('What is revealed was not committed to.')
-      return bytes(body)
+      return preimage
 
     revealed = self._accepted(replies, read)
     self.cohort.require(revealed, self.stage)
@@ -202,7 +165,7 @@ class Revealing(State):
       seed = keys.digest(
         b'graph', cohort.binding, self._body, *revealed.values()
       )
-      return Sharing(_drawn(cohort, seed, self.stage))
+      return Sharing(cohort.drawn(seed, self.stage))
     if roster.draw == keys.CHAIN_LENGTH:
       raise errors.Aborted(
         f'Nobody may drop out in one of {keys.CHAIN_LENGTH} draws of the graph'
@@ -210,17 +173,6 @@ class Revealing(State):
         self.stage,
       )
     return Revealing(cohort, revealed, roster.draw + 1)
-
-
-def _drawn(cohort: Cohort, seed: bytes, stage: str) -> Cohort:
-  """Returns the cohort with its parameters and graph."""
-  clients = len(cohort.roster)
-  try:
-    derived = parameters.derive(clients, cohort.setup.security)
-  except ValueError as error:
-    raise errors.Aborted(str(error), stage) from error
-  graph = Graph(clients, derived.neighbors, seed)
-  return dataclasses.replace(cohort, parameters=derived, graph=graph)
 
 
 class Sharing(State):
@@ -264,7 +216,7 @@ class Sharing(State):
 
     def read(client: int, body: memoryview) -> dict[int, bytes]:
       peers = cohort.neighbors[client]
-      sealed = messages.split(body, len(peers), keys.SEALED_SHARES_BYTES)
+      sealed = codec.split(body, len(peers), keys.SEALED_SHARES_BYTES)
       return dict(zip(peers, sealed, strict=True))
 
     sealed = self._accepted(replies, read)
@@ -289,7 +241,7 @@ class Masking(State):
 
   def _deliver(self, client: int) -> bytes:
     peers, sealed = self.cohort.neighbors[client], self._sealed
-    bitmap = messages.pack_bits(peer in sealed for peer in peers)
+    bitmap = codec.pack_bits(peer in sealed for peer in peers)
     items = [sealed[peer][client] for peer in peers if peer in sealed]
     return self.cohort.channel(client).seal(
       Kind.DELIVERY, b''.join([bitmap, *items])
@@ -330,9 +282,18 @@ class Confirming(State):
 
   def receive(self, replies: Replies) -> State:
     """See `State.receive`."""
-    confirmed = self._accepted(
-      replies, lambda _, body: messages.split(body, 1, keys.SIGNATURE_BYTES)[0]
+    cohort = self.cohort
+    assert cohort.graph is not None
+    content = keys.survivors_content(
+      cohort.binding, cohort.graph.seed, self._bitmap
     )
+
+    def read(client: int, body: memoryview) -> bytes:
+      signature = codec.split(body, 1, keys.SIGNATURE_BYTES)[0]
+      cohort.check_signature(client, signature, content)
+      return signature
+
+    confirmed = self._accepted(replies, read)
     return Unmasking(self._known, confirmed)
 
 
@@ -369,7 +330,7 @@ class Unmasking(State):
     bitmap, signatures = b'', []
     if self.cohort.setup.security.active:
       peers = self.cohort.neighbors[client]
-      bitmap = messages.pack_bits(peer in self._confirmed for peer in peers)
+      bitmap = codec.pack_bits(peer in self._confirmed for peer in peers)
       signatures = [
         self._confirmed[peer] for peer in peers if peer in self._confirmed
       ]
@@ -387,34 +348,6 @@ class Unmasking(State):
     if self.cohort.setup.verify:
       return Verifying(result, tuple(shares))
     return Finished(result)
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-  """The end of a session.
-
-  Attributes:
-    cohort: What is known of the session.
-    survivors: The ids of who was summed, ascending.
-    totals: The sums, as int64 in [0, m), tags included, in the order of the
-      setup.
-    accepted: The ids of who has verified the sums; `None` without
-      verification.
-  """
-
-  cohort: Cohort
-  survivors: tuple[int, ...]
-  totals: tuple[npt.NDArray[np.int64], ...]
-  accepted: tuple[int, ...] | None = None
-
-  @property
-  def sums(self) -> dict[str, npt.NDArray[np.int64]]:
-    """The sums by name, without tags."""
-    specs = self.cohort.setup.vectors
-    return {
-      spec.name: total[: spec.length]
-      for spec, total in zip(specs, self.totals, strict=True)
-    }
 
 
 class Verifying(State):
@@ -455,22 +388,3 @@ class Verifying(State):
         sum_known=True,
       )
     return Finished(dataclasses.replace(self._result, accepted=tuple(accepted)))
-
-
-class Finished(State):
-  """The session is over.
-
-  Attributes:
-    result: Its result.
-  """
-
-  stage = 'finished'
-
-  def __init__(self, result: Result):
-    super().__init__(result.cohort)
-    self.result = result
-
-  @property
-  def requests(self) -> Requests:
-    """None."""
-    return Requests((), lambda _: b'')

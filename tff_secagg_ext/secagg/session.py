@@ -13,7 +13,14 @@ import dataclasses
 import time
 from typing import Protocol
 
-from tff_secagg_ext.secagg import errors, keys, ring, server, tagging
+from tff_secagg_ext.secagg import (
+  errors,
+  keys,
+  ring,
+  server,
+  server_state,
+  tagging,
+)
 from tff_secagg_ext.secagg import transcript as transcript_lib
 from tff_secagg_ext.secagg.report import Outcome, Report
 from tff_secagg_ext.secagg.setup import Setup
@@ -63,11 +70,28 @@ class _Traffic:
   seconds: float = 0.0
 
 
+@dataclasses.dataclass
+class _Step:
+  """What becomes of the requests of one step.
+
+  Attributes:
+    due: The clients that have not answered.
+    answers: Bytes up and down so far, and seconds since the setup.
+    refused: Why a client is lost, by id.
+  """
+
+  due: set[int] = dataclasses.field(default_factory=set)
+  answers: dict[int, tuple[int, int, float]] = dataclasses.field(
+    default_factory=dict
+  )
+  refused: dict[int, str] = dataclasses.field(default_factory=dict)
+
+
 class _Counted(Mapping[int, bytes]):
   """Requests that count what is sent."""
 
   def __init__(
-    self, requests: server.Requests, traffic: Mapping[int, _Traffic]
+    self, requests: server_state.Requests, traffic: Mapping[int, _Traffic]
   ):
     self._requests = requests
     self._traffic = traffic
@@ -98,12 +122,20 @@ def run(
     setup: What all agree on; its session id must be fresh.
     clients: The ids of who is invited.
     transport: Reaches them.
-    registry: The public identities, by id; for the transcript.
+    registry: The public identities, by id; in the active classes.
     transcript: Where to record the session.
 
   Raises:
     Aborted: If it ended without a result.
+    TypeError: If an id is not an integer.
+    ValueError: If an id is out of range or twice there, or the registry is
+      missing.
   """
+  if setup.security.active and registry is None:
+    raise ValueError(
+      f'`registry` must be given in the class {setup.security.threat!r}. Found'
+      ' None. Give the public identities of the clients.'
+    )
   if transcript is None:
     transcript = transcript_lib.Transcript.in_memory()
   return _Session(setup, clients, transport, registry or {}, transcript).run()
@@ -133,10 +165,12 @@ class _Session:
 
   def run(self) -> Outcome:
     """Takes all steps."""
-    state: server.State = server.Inviting(self._setup, self._clients)
+    state: server_state.State = server.Inviting(
+      self._setup, self._clients, self._registry
+    )
     self._transcript.record('setup', **transcript_lib.setup_fields(self._setup))
     try:
-      while not isinstance(state, server.Finished):
+      while not isinstance(state, server_state.Finished):
         following = self._step(state)
         self._record(state, following)
         state = following
@@ -153,53 +187,69 @@ class _Session:
     finally:
       self._transcript.close()
 
-  def _step(self, state: server.State) -> server.State:
+  def _step(self, state: server_state.State) -> server_state.State:
     """Sends the requests of a state, and gives it the replies."""
-    answers: dict[int, tuple[int, int, float]] = {}
-    refused: dict[int, str] = {}
+    step = _Step()
     requests = _Counted(state.requests, self._traffic)
-
-    def replies() -> Iterator[tuple[int, bytes]]:
-      for answer in self._transport.exchange(state.stage, requests):
-        traffic = self._traffic[answer.client]
-        traffic.seconds += answer.seconds
-        if answer.message is None:
-          refused[answer.client] = answer.refusal or 'Refusal'
-          continue
-        traffic.up += len(answer.message)
-        elapsed = round(time.perf_counter() - self._started, 6)
-        answers[answer.client] = (traffic.up, traffic.down, elapsed)
-        yield answer.client, answer.message
-
+    step.due.update(requests)
     before = {i: (t.up, t.down) for i, t in self._traffic.items()}
     try:
-      following = state.receive(replies())
+      following = state.receive(self._replies(state.stage, requests, step))
+      is_refused = state.stage == 'verify' and bool(step.refused)
     finally:
       for client, error in state.rejected.items():
-        refused.setdefault(client, type(error).__name__)
-        answers.pop(client, None)
-      lost = [i for i in state.requests if i not in answers]
-      self._dropouts.update({state.stage: len(lost)} if lost else {})
-      self._refusals.update(refused.values())
-      self._transcript.record(
-        'stage',
-        stage=state.stage,
-        answers=[
-          [i, up - before.get(i, (0, 0))[0], down - before.get(i, (0, 0))[1], s]
-          for i, (up, down, s) in sorted(answers.items())
-        ],
-        dropouts=lost,
-        refusals=[[i, name] for i, name in sorted(refused.items())],
-      )
-    if state.stage == 'verify' and refused:
+        step.refused.setdefault(client, type(error).__name__)
+        step.answers.pop(client, None)
+      self._note(state.stage, step, before)
+    if is_refused:
       raise errors.Aborted(
-        f'All clients must accept the sum. Found {len(refused)} that refused',
+        'All clients must accept the sum. Found'
+        f' {len(step.refused)} that refused',
         state.stage,
         sum_known=True,
       )
     return following
 
-  def _record(self, state: server.State, following: server.State) -> None:
+  def _replies(
+    self, stage: str, requests: Mapping[int, bytes], step: _Step
+  ) -> Iterator[tuple[int, bytes]]:
+    """Yields the replies of a step as they come, the first of each client."""
+    for answer in self._transport.exchange(stage, requests):
+      if answer.client not in step.due:
+        continue
+      step.due.remove(answer.client)
+      traffic = self._traffic[answer.client]
+      traffic.seconds += answer.seconds
+      if answer.message is None:
+        step.refused[answer.client] = answer.refusal or 'Refusal'
+        continue
+      traffic.up += len(answer.message)
+      elapsed = round(time.perf_counter() - self._started, 6)
+      step.answers[answer.client] = (traffic.up, traffic.down, elapsed)
+      yield answer.client, answer.message
+
+  def _note(
+    self, stage: str, step: _Step, before: Mapping[int, tuple[int, int]]
+  ) -> None:
+    """Records who answered, who refused and who was lost."""
+    lost = len(step.due) + len(step.refused)
+    self._dropouts.update({stage: lost} if lost else {})
+    self._refusals.update(step.refused.values())
+    answers = []
+    for client, (up, down, elapsed) in sorted(step.answers.items()):
+      up_before, down_before = before.get(client, (0, 0))
+      answers.append([client, up - up_before, down - down_before, elapsed])
+    self._transcript.record(
+      'stage',
+      stage=stage,
+      answers=answers,
+      dropouts=sorted(step.due),
+      refusals=[[i, name] for i, name in sorted(step.refused.items())],
+    )
+
+  def _record(
+    self, state: server_state.State, following: server_state.State
+  ) -> None:
     """Records what all have seen after a step."""
     cohort, active = following.cohort, self._setup.security.active
     record = self._transcript.record
@@ -207,8 +257,14 @@ class _Session:
       record(
         'keys',
         advertisements=[
-          [i, self._registry[i], k.c_public, k.s_public, k.commitment]
-          + [k.signature]
+          [
+            i,
+            self._registry[i],
+            k.c_public,
+            k.s_public,
+            k.commitment,
+            k.signature,
+          ]
           for i, k in cohort.advertised.items()
         ],
       )
@@ -236,7 +292,7 @@ class _Session:
         **(confirmed if active else {}),
       )
 
-  def _outcome(self, result: server.Result) -> Outcome:
+  def _outcome(self, result: server_state.Result) -> Outcome:
     """Returns sums and figures, and ends the transcript."""
     seconds = time.perf_counter() - self._started
     cpu = time.process_time() - self._transport.other_seconds - self._cpu

@@ -10,10 +10,16 @@ from tff_secagg_ext import _validate
 VERSION = 1
 THREAT_CLASSES = ('curious', 'semi-malicious', 'malicious')
 MAX_MODULUS = 1 << 62
-MAX_ID = (1 << 32) - 1
+_MAX_U32 = (1 << 32) - 1
+MAX_ID = _MAX_U32
 SESSION_BYTES = 32
 # Coordinates that the verifiable sum appends to a vector.
 TAG_LENGTH = 64
+
+
+def check_id(client: object) -> int:
+  """Returns the id of a client, an integer from 0 to 2^32 - 1; or raises."""
+  return _validate.check_int(client, 'client', minimum=0, maximum=MAX_ID)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +111,9 @@ class Security:
         ' then they are derived from the fractions.'
       )
     if self.neighbors is not None:
-      neighbors = _validate.check_int(self.neighbors, 'neighbors', minimum=1)
+      neighbors = _validate.check_int(
+        self.neighbors, 'neighbors', minimum=1, maximum=_MAX_U32
+      )
       object.__setattr__(self, 'neighbors', neighbors)
       threshold = _validate.check_int(
         self.threshold, 'threshold', minimum=1, maximum=neighbors
@@ -150,7 +158,9 @@ class Setup:
       )
     _validate.check_int(self.round, 'round', minimum=0, maximum=(1 << 64) - 1)
     _validate.check_bool(self.verify, 'verify')
-    _validate.check_int(self.min_survivors, 'min_survivors', minimum=1)
+    _validate.check_int(
+      self.min_survivors, 'min_survivors', minimum=1, maximum=_MAX_U32
+    )
     if self.verify and not self.security.active:
       raise ValueError(
         "`verify` must be False in the class 'curious', whose server computes"

@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tff_secagg_ext.secagg import checks, client, errors, keys, session
+from tff_secagg_ext.secagg import (
+  checks,
+  client,
+  client_state,
+  errors,
+  keys,
+  session,
+)
 from tff_secagg_ext.secagg import transcript as transcript_lib
 from tff_secagg_ext.secagg.report import Outcome
 from tff_secagg_ext.secagg.setup import (
@@ -49,7 +56,7 @@ class MemoryTransport:
     dropouts: Dropouts = nobody,
   ):
     self._clients = clients
-    self._states: dict[int, client.State[Any]] = {}
+    self._states: dict[int, client_state.State[Any]] = {}
     self._vectors = vectors
     self._dropouts = dropouts
     self._gone: set[int] = set()
@@ -74,7 +81,11 @@ class MemoryTransport:
     reply, refusal = None, None
     try:
       reply = self._hand_over(client_id, message)
-    except (errors.Refusal, errors.MessageError) as error:
+    except (
+      errors.Refusal,
+      errors.MessageError,
+      errors.StateSpentError,
+    ) as error:
       refusal = type(error).__name__
       self._leave(client_id)
     seconds = time.process_time() - started - (self.other_seconds - others)
@@ -186,5 +197,7 @@ class Simulation:
       checks.Policy(
         self._security, self._verify, self._min_survivors, setup.vectors
       ),
-      client.Credentials(identity, self._registry, self._verification_key),
+      client_state.Credentials(
+        identity, self._registry, self._verification_key
+      ),
     )

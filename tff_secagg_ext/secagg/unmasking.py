@@ -10,7 +10,14 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from tff_secagg_ext.secagg import errors, keys, messages, ring, shamir, tagging
+from tff_secagg_ext.secagg import (
+  codec,
+  errors,
+  keys,
+  ring,
+  shamir,
+  tagging,
+)
 from tff_secagg_ext.secagg.cohort import Cohort
 from tff_secagg_ext.secagg.setup import Setup
 
@@ -69,7 +76,7 @@ class Masked:
       MessageError: If it is not one of this client.
     """
     owners = [i for i in self.cohort.neighbors[client] if i in self._sharers]
-    shares = messages.split(body, len(owners), shamir.KEY_BYTES)
+    shares = codec.split(body, len(owners), shamir.KEY_BYTES)
     if not shamir.is_shareable(bytes(body)):
       raise errors.MessageError('A share is not an element of the field.')
     return dict(zip(owners, shares, strict=True))

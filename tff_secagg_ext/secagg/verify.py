@@ -224,8 +224,8 @@ def _is_reduced(x: Integers, modulus: int) -> bool:
   return not len(x) or bool(x.min() >= 0 and x.max() < modulus)
 
 
-def _check_vector(x: Integers, name: str, modulus: int) -> NDArray[np.int64]:
-  """Returns x as int64. Errors tell no coordinate: it may be a client's."""
+def _check_vector(x: Integers, name: str, modulus: int) -> Integers:
+  """Returns x. Errors tell no coordinate: it may be a client's."""
   x = _check_shape(x, name)
   if len(x) > MAX_LENGTH:
     raise ValueError(

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a secure context is told: its protocol, its dropouts, its policy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+import dataclasses
+import hashlib
+import os
+
+from tff_secagg_ext import _validate
+from tff_secagg_ext.secagg.setup import Security
+
+# The steps of a session in which a client may drop out, in order.
+STAGES = ('invite', 'reveal', 'share', 'mask', 'confirm', 'unmask', 'verify')
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropouts:
+  """Which simulated clients drop out of a session, and in which step of it.
+
+  `Dropouts({'mask': 0.1})` loses a tenth of the clients where it costs most:
+  after their keys are shared and their work is done, before their vector has
+  arrived. `Dropouts({'share': [3, 5]})` loses these two in each session.
+
+  - Everything is a function of the seed: who drops out of a round is the same
+    whenever, and on whatever machine, it is asked.
+  - Steps, rounds and clients are independent of one another.
+
+  Attributes:
+    at: By step ('invite', 'reveal', 'share', 'mask', 'confirm', 'unmask' or
+      'verify'): the probability, in [0, 1], that a client that has come so far
+      goes no further; or the clients that drop out there, by their position in
+      the cohort, from 0. A step that the threat class does not have loses
+      nobody.
+    seed: Any integer.
+  """
+
+  at: Mapping[str, float | Collection[int]]
+  seed: int = 0
+
+  def __post_init__(self) -> None:
+    if not isinstance(self.at, Mapping):
+      raise TypeError(
+        '`at` must be a mapping from steps to probabilities or clients. Found'
+        f" {self.at!r}. Write Dropouts({{'mask': 0.1}})."
+      )
+    for stage, who in self.at.items():
+      _validate.check_choice(stage, 'stage', STAGES)
+      if isinstance(who, Collection):
+        for client in who:
+          _validate.check_int(client, f'at[{stage!r}]', minimum=0)
+      else:
+        _validate.check_float(who, f'at[{stage!r}]', minimum=0.0, maximum=1.0)
+    _validate.check_int(self.seed, 'seed')
+
+  def __call__(self, round_number: int, stage: str, client: int) -> bool:
+    """Whether a client drops out in this step of this round."""
+    who = self.at.get(stage, 0.0)
+    if isinstance(who, Collection):
+      return client in who
+    coin = f'{self.seed} {round_number} {stage} {client}'.encode()
+    draw = int.from_bytes(hashlib.sha256(coin).digest()[:8], 'big')
+    return draw < who * 2.0**64
+
+
+@dataclasses.dataclass(frozen=True)
+class SecureOptions:
+  """How secure sums are run, and what else may leave the clients.
+
+  Attributes:
+    security: The threat class, and the fractions of corrupt and of lost
+      clients or the neighbors and threshold themselves.
+    verify: Whether the clients check the sum; `None`: where the server may be
+      malicious.
+    min_contributors: A sum of fewer clients is not computed: the round aborts.
+    dropouts: Which clients drop out; `None` for nobody.
+    insecure_aggregates: What to do with a computation that aggregates values
+      of clients in the clear, such as the `federated_sum` of metrics: 'allow',
+      'warn' (once for each computation, in the log), or 'forbid'.
+    transcripts: A folder for the transcripts of the sessions, one file each;
+      `None` for none.
+    protocol: 'secagg'; or 'plain', which adds vectors in the clear, for quick
+      work without any secrecy.
+    batch_size: How many clients work at once: no more of their vectors are in
+      memory.
+  """
+
+  security: Security = dataclasses.field(default_factory=Security)
+  verify: bool | None = None
+  min_contributors: int = 2
+  dropouts: Dropouts | None = None
+  insecure_aggregates: str = 'warn'
+  transcripts: str | os.PathLike[str] | None = None
+  protocol: str = 'secagg'
+  batch_size: int = 32
+
+  def __post_init__(self) -> None:
+    for name, kind in (('security', Security), ('dropouts', Dropouts)):
+      value = getattr(self, name)
+      if not isinstance(value, kind) and (name, value) != ('dropouts', None):
+        raise TypeError(f'`{name}` must be a {kind.__name__}. Found {value!r}.')
+    if self.verify is not None:
+      _validate.check_bool(self.verify, 'verify')
+    _validate.check_int(self.min_contributors, 'min_contributors', minimum=1)
+    _validate.check_choice(
+      self.insecure_aggregates,
+      'insecure_aggregates',
+      ('allow', 'warn', 'forbid'),
+    )
+    _validate.check_choice(self.protocol, 'protocol', ('secagg', 'plain'))
+    _validate.check_int(self.batch_size, 'batch_size', minimum=1)

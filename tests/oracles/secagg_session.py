@@ -64,7 +64,7 @@ class Client:
     identity: Its Ed25519 private key (active).
     identities: Everybody's public keys, by id (active).
     sum_key: K (verify).
-    parameters: What the client asks for at least.
+    parameters: The only k and t that the client accepts.
   """
 
   id: int
@@ -221,9 +221,9 @@ class Client:
     return secagg.frame(kind, body, self.digest, self.id)
 
   def _check_parameters(self, fields: Fields) -> None:
-    k, t = self.parameters(self.setup, self.n)
+    own = self.parameters(self.setup, self.n)
     demand(self.n >= self.setup.min_survivors, 'cohort')
-    demand(fields['k'] >= k and fields['t'] >= t, 'parameters')
+    demand((fields['k'], fields['t']) == own, 'parameters')
     self.t = fields['t']
     degree = len(secagg.graph(secagg.ALL_ZERO, self.n, fields['k'])[0])
     demand(len(self.peers) == degree and self.t <= degree, 'neighbors')

@@ -134,6 +134,7 @@ def test_a_forged_sum_is_refused_by_all():
   ('step', 'kind', 'change', 'reason'),
   [
     ('share', secagg.NEIGHBORS, {'t': 1}, 'parameters'),
+    ('share', secagg.NEIGHBORS, {'t': 3}, 'parameters'),
     ('share', secagg.NEIGHBORS, {'k': 3}, 'parameters'),
     ('confirm', secagg.SURVIVORS, {'survivors': []}, 'survivors'),
     ('unmask', secagg.UNMASK_REQUEST, {'survivors': []}, 'survivors'),

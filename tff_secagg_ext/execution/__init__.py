@@ -5,7 +5,10 @@
 from tff_secagg_ext import execution
 
 tff_secagg_ext.set_secure_context(
-  execution.SecureOptions(dropouts=execution.Dropouts({'mask': 0.1}))
+  execution.SecureOptions(
+    security=execution.Security('malicious', corrupt=0.05, dropout=0.2),
+    dropouts=execution.Dropouts({'mask': 0.1}),
+  )
 )
 with execution.collect_reports() as reports:
   output = process.next(state, client_data)
@@ -29,6 +32,7 @@ from tff_secagg_ext.execution.contexts import (
 from tff_secagg_ext.execution.options import Dropouts, SecureOptions
 from tff_secagg_ext.execution.plans import UnsupportedComputationError
 from tff_secagg_ext.execution.sums import RoundAborted, collect_reports
+from tff_secagg_ext.secagg.setup import Security
 
 __all__ = [
   'AsyncSecureContext',
@@ -36,6 +40,7 @@ __all__ = [
   'RoundAborted',
   'SecureContext',
   'SecureOptions',
+  'Security',
   'UnsupportedComputationError',
   'collect_reports',
   'create_async_secure_context',

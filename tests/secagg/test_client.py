@@ -300,11 +300,10 @@ def test_bad_ids(client_id, error, message: str):
 )
 def test_bad_vectors_never_leave_the_client(vectors, error, message: str):
   specs = (VectorSpec('x', 3, 16),)
-  walk = Walk(Group(ACTIVE, range(5), specs=specs))
-  walk.to('share').ask()
-  walk.tell()
+  group = Group(ACTIVE, range(5), specs=specs)
+  group.vectors = lambda client_id: vectors
+  walk = Walk(group).to('mask')
   state = walk.states[CLIENT]
-  state._memory.joined.session.__dict__['vectors'] = lambda: vectors
   with pytest.raises(error, match=message):
     state.receive(walk.server.requests[CLIENT])
   with pytest.raises(errors.StateSpentError):

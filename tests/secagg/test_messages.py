@@ -9,7 +9,7 @@ import functools
 import itertools
 import struct
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 import pytest
 
@@ -164,8 +164,10 @@ def test_other_bytes_are_another_message_or_an_error(drawn, data):
     found = decode(memoryview(bytes(altered)))
   except errors.MessageError:
     return
-  # Fractions have a zero with a sign: of equal value, and other bytes.
-  assert found != message or bytes(altered) == body or isinstance(found, Setup)
+  if isinstance(message, Setup):
+    # IEEE's zero has a sign, which is no part of its value.
+    assume(message.security.corrupt and message.security.dropout)
+  assert found != message or bytes(altered) == body
 
 
 @given(bodies(), st.binary(max_size=300))
@@ -183,11 +185,8 @@ def test_a_frame_is_opened_by_its_channel_alone(client, binding, kind, body):
   message = channel.seal(kind, body)
   assert channel.open(message, kind) == (kind, body)
   assert channel.open(message, *Kind) == (kind, body)
-  other_client = Channel(client ^ 1, binding)
-  other_session = Channel(client, binding[::-1] + b'')
-  for other in (other_client, other_session):
-    if other == channel:
-      continue
+  altered = bytes([binding[0] ^ 1]) + binding[1:]
+  for other in (Channel(client ^ 1, binding), Channel(client, altered)):
     with pytest.raises(
       errors.MessageError, match='altered, or is of another client or session'
     ):

@@ -1024,5 +1024,66 @@ def test_without_the_check_it_succeeds(
   assert attack.run(Attacker(attack.world))
 
 
+def test_one_message_cannot_name_a_peer_alive_and_dead(
+  monkeypatch: pytest.MonkeyPatch,
+):
+  """There are no bytes for it: a second list is refused, or else not read."""
+
+  def ask_with_two_lists() -> tuple[Attacker, bytes | None]:
+    server = Attacker(World())
+    server.until_masked()
+    everybody = server.bitmap(ALL)
+    signed = server.confirm(everybody, *server.honest)
+    peers = messages.pack_bits([True] * 7)
+    signatures = b''.join(signed[i] for i in (1, 3, 4, 5, 6, 7, 8))
+    body = everybody + peers + signatures + server.bitmap(WITHOUT)
+    return server, server.send(2, Kind.UNMASK_REQUEST, body)
+
+  server, answer = ask_with_two_lists()
+  assert answer is None
+  (error,) = server.refusals
+  assert type(error) is errors.MessageError
+  assert '1 bytes too late' in str(error)
+  monkeypatch.setattr(messages._Reader, 'end', lambda _: None)
+  _, answer = ask_with_two_lists()
+  assert answer is not None
+  assert len(answer) == 7 * 32
+
+
+def test_a_roster_without_the_client_is_refused():
+  server = Attacker(World())
+  server.invite()
+  server.reveal(server.roster(WITHOUT), VICTIM)
+  (error,) = server.refusals
+  assert type(error) is errors.BadRoster
+  assert 'Found no such member' in str(error)
+
+
+def test_a_session_that_the_client_cannot_verify_is_refused():
+  server = Attacker(World(verify=False, asked={'verify': True}))
+  known = server.clients[VICTIM]._credentials
+  server.clients[VICTIM]._credentials = dataclasses.replace(
+    known, verification_key=None
+  )
+  server.invite(VICTIM)
+  (error,) = server.refusals
+  assert type(error) is errors.UnacceptableSetup
+  assert 'has no key to verify sums' in str(error)
+
+
+def test_more_neighbors_than_the_degree_are_refused():
+  server = Attacker(
+    World(
+      security=dataclasses.replace(COMPLETE, threat='curious'), verify=False
+    )
+  )
+  server.invite()
+  server.last = server.roster()
+  server.introduce(VICTIM, peers=range(2, 8))
+  (error,) = server.refusals
+  assert type(error) is errors.BadNeighbors
+  assert 'must be 7 neighbors. Found 6' in str(error)
+
+
 def test_there_are_at_least_twenty_attacks():
   assert len({attack.run for attack in ATTACKS}) == len(ATTACKS) >= 20

@@ -1034,7 +1034,7 @@ def test_one_message_cannot_name_a_peer_alive_and_dead(
     server.until_masked()
     everybody = server.bitmap(ALL)
     signed = server.confirm(everybody, *server.honest)
-    peers = messages.pack_bits([True] * 7)
+    peers = codec.pack_bits([True] * 7)
     signatures = b''.join(signed[i] for i in (1, 3, 4, 5, 6, 7, 8))
     body = everybody + peers + signatures + server.bitmap(WITHOUT)
     return server, server.send(2, Kind.UNMASK_REQUEST, body)
@@ -1044,7 +1044,7 @@ def test_one_message_cannot_name_a_peer_alive_and_dead(
   (error,) = server.refusals
   assert type(error) is errors.MessageError
   assert '1 bytes too late' in str(error)
-  monkeypatch.setattr(messages._Reader, 'end', lambda _: None)
+  monkeypatch.setattr(codec.Reader, 'end', lambda _: None)
   _, answer = ask_with_two_lists()
   assert answer is not None
   assert len(answer) == 7 * 32

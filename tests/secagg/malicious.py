@@ -73,6 +73,7 @@ class World:
     security: The policy of the clients.
     verify: The same.
     min_survivors: The same.
+    vectors: What they sum; the first is looked at.
     asked: What the server asks for instead, by the name of the setup's field.
   """
 
@@ -81,6 +82,7 @@ class World:
   security: Security = COMPLETE
   verify: bool = True
   min_survivors: int = 2
+  vectors: tuple[VectorSpec, ...] = (SPEC,)
   asked: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -94,7 +96,7 @@ class Attacker:
     self.registry = {i: known.public for i, known in identities.items()}
     self.verification_key = os.urandom(32)
     policy = checks.Policy(
-      world.security, world.verify, world.min_survivors, (SPEC,)
+      world.security, world.verify, world.min_survivors, world.vectors
     )
     self.clients = {
       i: client.Client(
@@ -112,7 +114,7 @@ class Attacker:
       'security': world.security,
       'verify': world.verify,
       'min_survivors': world.min_survivors,
-      'vectors': (SPEC,),
+      'vectors': world.vectors,
       **world.asked,
     }
     self.setup = Setup(session=os.urandom(32), round=3, **asked)
@@ -321,11 +323,11 @@ class Attacker:
         self.delivered[i] = tuple(sealed)
         self.masked[i] = tagging.unpack(memoryview(answer), self.setup)[0]
 
-  def until_masked(self) -> None:
+  def until_masked(self, degree: int = 7, threshold: int = 4) -> None:
     """Follows the protocol until all vectors are masked."""
     self.invite()
     self.reveal(self.roster())
-    self.introduce()
+    self.introduce(degree=degree, threshold=threshold)
     self.deliver()
 
   def bitmap(self, alive: Collection[int]) -> bytes:

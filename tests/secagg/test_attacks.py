@@ -272,10 +272,7 @@ def position_of_another(bitmap, neighborhood):
 )
 def its_own_removal_while_alive(server: Attacker) -> bool:
   """Client 5 drops out, so that the others need an answer of the victim."""
-  server.invite()
-  server.reveal(server.roster())
-  server.introduce(degree=4, threshold=3)
-  server.deliver()
+  server.until_masked(degree=4, threshold=3)
   others = server.bitmap(range(2, 6))
   signed = server.confirm(others, *range(1, 6))
   server.unmask(others, signed, 1, 2, 3, 4)
@@ -283,10 +280,7 @@ def its_own_removal_while_alive(server: Attacker) -> bool:
 
 
 def four_of_five(server: Attacker, ghosts: int) -> bool:
-  server.invite()
-  server.reveal(server.roster())
-  server.introduce(degree=4, threshold=3)
-  server.deliver()
+  server.until_masked(degree=4, threshold=3)
   four = bytes([0b1111 | ghosts])
   signed = server.confirm(four, *range(1, 5))
   server.unmask(four, signed, *range(1, 5))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
 import os
 from typing import Any
 
@@ -51,6 +52,16 @@ STAGES = tuple(KINDS)
 def stages_of(security: Security) -> tuple[str, ...]:
   """The steps of a session, verified if the class can."""
   return STAGES if security.active else PASSIVE_STAGES
+
+
+def is_summed(stage: str) -> bool:
+  """Whether a client that is lost in a step is in the sum all the same."""
+  return stage in ('confirm', 'unmask', 'verify')
+
+
+def survivors_without(stage: str, lost: Sequence[int]) -> tuple[int, ...]:
+  """Who of seven clients is in the sum if some are lost in a step."""
+  return tuple(i for i in range(7) if is_summed(stage) or i not in lost)
 
 
 def vectors_of(
@@ -228,6 +239,13 @@ class Network:
     self._inner, self._down, self._up = inner, down, up
     self.sent: dict[tuple[str, bool, int], bytes] = {}
 
+  def inject(self, fault: Fault, *, up: bool) -> None:
+    """Sets the fault of one direction."""
+    if up:
+      self._up = fault
+    else:
+      self._down = fault
+
   @property
   def other_seconds(self) -> float:
     return self._inner.other_seconds
@@ -245,4 +263,4 @@ class Network:
             continue
           self.sent[stage, True, answer.client] = answer.message
           for sender, reply in self._up(stage, answer.client, answer.message):
-            yield session.Answer(sender, reply)
+            yield dataclasses.replace(answer, client=sender, message=reply)

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`tff-secagg secagg`: the secure aggregation protocol, planned."""
+"""`tff-secagg secagg`: sessions of the protocol, planned and inspected."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
+import dataclasses
 import json
+import pathlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+  from tff_secagg_ext.secagg.inspection import Summary
   from tff_secagg_ext.secagg.setup import Security, Setup
 
 app = typer.Typer(
@@ -77,6 +80,30 @@ def params(
     typer.echo(json.dumps(plan, indent=2, allow_nan=False))
   else:
     _print_plan(plan)
+
+
+@app.command('verify')
+def verify_transcript(
+  file: Annotated[
+    pathlib.Path, typer.Argument(help='The transcript of a session.')
+  ],
+  as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+) -> None:
+  """Checks the chain and the signatures of a transcript; 1 if it is broken."""
+  from tff_secagg_ext.secagg import inspection, transcript
+
+  with _one_line_errors(OSError):
+    try:
+      summary = inspection.verify_file(file)
+    except transcript.TranscriptError as error:
+      typer.echo(f'Error: {file}: {" ".join(str(error).split())}', err=True)
+      raise typer.Exit(1) from None
+  if as_json:
+    found = dataclasses.asdict(summary)
+    typer.echo(json.dumps(found, indent=2, allow_nan=False))
+  else:
+    for line in _summary_lines(summary):
+      typer.echo(line)
 
 
 def _setup(security: Security, verify: bool, dim: int, modulus: int) -> Setup:
@@ -192,6 +219,36 @@ def _rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
     f'with {plan["dropouts"]:,} dropouts',
     _duration(plan['server_seconds_with_dropouts']),
   )
+
+
+def _summary_lines(summary: Summary) -> Iterator[str]:
+  """Yields what a transcript says, for people."""
+  yield f'session:    {summary.session}'
+  yield f'round:      {summary.round}'
+  yield (
+    f'cohort:     {summary.clients} clients, class {summary.threat},'
+    f' k = {summary.neighbors}, t = {summary.threshold}'
+  )
+  if summary.aborted is not None:
+    yield f'aborted:    {" ".join(summary.aborted.split())}'
+  else:
+    checked = {None: 'not asked for', True: 'accepted', False: 'not accepted'}
+    yield f'survivors:  {summary.survivors}'
+    yield f'sum:        {summary.digest}'
+    yield f'clients:    verification {checked[summary.verified]}'
+    yield f'duration:   {_duration(summary.seconds or 0.0)}'
+  yield f'dropouts:   {_counts(summary.dropouts)}'
+  yield f'refusals:   {_counts(summary.refusals)}'
+  yield (
+    f'traffic:    {_size(summary.upload_bytes)} from clients,'
+    f' {_size(summary.download_bytes)} to them'
+  )
+  yield f'signatures: {summary.signatures}, by the identities in the file'
+  yield f'last line:  {summary.hash}'
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+  return ', '.join(f'{name} {n}' for name, n in counts.items()) or 'none'
 
 
 def _size(count: int) -> str:

@@ -26,11 +26,14 @@ def environment(folder: pathlib.Path) -> pathlib.Path:
   if not python.exists():
     subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
   probe = subprocess.run(
-    [python, '-c', 'import flwr'], check=False, capture_output=True
+    [python, '-c', 'import flwr'],
+    check=False,
+    capture_output=True,
+    env=_without_our_packages(),
   )
   if probe.returncode:
     install = [python, '-m', 'pip', 'install', '--quiet', f'flwr=={VERSION}']
-    subprocess.run(install, check=True)
+    subprocess.run(install, check=True, env=_without_our_packages())
   return python
 
 
@@ -38,9 +41,15 @@ def run(python: pathlib.Path, script: str, *arguments: object) -> Any:
   """Runs a script that lies beside this one; returns the JSON it prints."""
   path = pathlib.Path(__file__).with_name(script)
   command = [str(word) for word in (python, path, *arguments)]
-  # What this process sees of packages is none of the other's business.
-  kept = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
   printed = subprocess.run(
-    command, check=True, stdout=subprocess.PIPE, text=True, env=kept
+    command,
+    check=True,
+    stdout=subprocess.PIPE,
+    text=True,
+    env=_without_our_packages(),
   )
   return json.loads(printed.stdout)
+
+
+def _without_our_packages() -> dict[str, str]:
+  return {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from tff_secagg_ext.cli import secagg
+from tff_secagg_ext.cli import errors, secagg
 
 app = typer.Typer(
   no_args_is_help=True,
@@ -32,12 +32,10 @@ def _one_line_errors() -> Iterator[None]:
   from tff_secagg_ext.ledger import LedgerError
 
   try:
-    yield
+    with errors.one_line(LedgerError, training.InputError):
+      yield
   except KeyboardInterrupt:
     raise typer.Exit(130) from None
-  except (LedgerError, training.InputError) as error:
-    typer.echo(f'Error: {" ".join(str(error).split())}', err=True)
-    raise typer.Exit(2) from None
 
 
 @app.command()

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-import contextlib
 import dataclasses
 import json
 import pathlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from tff_secagg_ext.cli import errors
 
 if TYPE_CHECKING:
   from tff_secagg_ext.secagg.inspection import Summary
@@ -28,16 +29,6 @@ _FOOTNOTE = (
   ' Bonawitz et al. 2017, without signatures or a verified sum. CPU: of one'
   ' core, typical.'
 )
-
-
-@contextlib.contextmanager
-def _one_line_errors(*kinds: type[Exception]) -> Iterator[None]:
-  """Turns what the user can mend into one line and exit code 2."""
-  try:
-    yield
-  except kinds as error:
-    typer.echo(f'Error: {" ".join(str(error).split())}', err=True)
-    raise typer.Exit(2) from None
 
 
 @app.command()
@@ -65,7 +56,7 @@ def params(
   as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> None:
   """Prints neighbors and threshold, and what a round costs."""
-  with _one_line_errors(ValueError):
+  with errors.one_line(ValueError):
     from tff_secagg_ext import _validate
     from tff_secagg_ext.secagg.setup import Security
 
@@ -92,12 +83,11 @@ def verify_transcript(
   """Checks the chain and the signatures of a transcript; 1 if it is broken."""
   from tff_secagg_ext.secagg import inspection, transcript
 
-  with _one_line_errors(OSError):
-    try:
-      summary = inspection.verify_file(file)
-    except transcript.TranscriptError as error:
-      typer.echo(f'Error: {file}: {" ".join(str(error).split())}', err=True)
-      raise typer.Exit(1) from None
+  broken = errors.one_line(
+    transcript.TranscriptError, code=1, place=f'{file}: '
+  )
+  with errors.one_line(OSError), broken:
+    summary = inspection.verify_file(file)
   if as_json:
     found = dataclasses.asdict(summary)
     typer.echo(json.dumps(found, indent=2, allow_nan=False))

@@ -9,10 +9,7 @@ import hashlib
 import os
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.secagg.setup import Security
-
-# The steps of a session in which a client may drop out, in order.
-STAGES = ('invite', 'reveal', 'share', 'mask', 'confirm', 'unmask', 'verify')
+from tff_secagg_ext.secagg.setup import STAGES, Security
 
 
 @dataclasses.dataclass(frozen=True)

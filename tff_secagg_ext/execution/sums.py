@@ -17,11 +17,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tff_secagg_ext.execution.options import STAGES, SecureOptions
+from tff_secagg_ext.execution.options import SecureOptions
 from tff_secagg_ext.execution.vectors import Int64Array
 from tff_secagg_ext.secagg.errors import Aborted
 from tff_secagg_ext.secagg.report import Outcome, Report
-from tff_secagg_ext.secagg.setup import VectorSpec
+from tff_secagg_ext.secagg.setup import STAGES, VectorSpec
 from tff_secagg_ext.secagg.simulation import Dropouts, Simulation, nobody
 from tff_secagg_ext.secagg.transcript import Transcript
 

@@ -45,7 +45,7 @@ from tff_secagg_ext.secagg.client_state import (
   Vectors,
 )
 from tff_secagg_ext.secagg.codec import Kind
-from tff_secagg_ext.secagg.setup import check_id
+from tff_secagg_ext.secagg.setup import VectorSpec, check_id
 
 
 class Client:
@@ -257,8 +257,10 @@ class Introduced(State[_Placed]):
       if peer.id in shares
     }
     packed = b''.join(
-      _masked(session, index, tagged, masks, placed.b)
-      for index, tagged in enumerate(_tagged_vectors(session))
+      _masked(session, spec, tagged, masks, placed.b)
+      for spec, tagged in zip(
+        session.setup.vectors, _tagged_vectors(session), strict=True
+      )
     )
     summed = _Summed(session, placed.neighborhood, shares)
     return Masked(summed), session.channel.seal(Kind.MASKED_INPUT, packed)
@@ -298,13 +300,12 @@ def _tagged_vectors(session: Session) -> list[npt.NDArray[np.int64]]:
 
 def _masked(
   session: Session,
-  index: int,
+  spec: VectorSpec,
   vector: npt.NDArray[np.int64],
   masks: Mapping[int, bytes],
   b: bytes,
 ) -> bytes:
   """Returns the packed vector under all of its masks."""
-  spec = session.setup.vectors[index]
   modulo = ring.ring_of(spec)
   total = vector.astype(modulo.accumulator)
   if masks:

@@ -14,6 +14,7 @@ import dataclasses
 import enum
 import hashlib
 import struct
+from typing import Any
 
 import numpy as np
 
@@ -112,13 +113,10 @@ class Reader:
     taken, self._body = self._body[:count], self._body[count:]
     return bytes(taken)
 
-  def numbers(self, layout: str) -> tuple[float, ...]:
-    """Returns the next numbers of a `struct` layout."""
-    return struct.unpack(f'<{layout}', self.take(struct.calcsize(f'<{layout}')))
-
-  def integers(self, layout: str) -> tuple[int, ...]:
-    """Returns the next integers of a `struct` layout."""
-    return struct.unpack(f'<{layout}', self.take(struct.calcsize(f'<{layout}')))
+  def numbers(self, layout: str) -> tuple[Any, ...]:
+    """Returns the next numbers, of a `struct` layout."""
+    layout = f'<{layout}'
+    return struct.unpack(layout, self.take(struct.calcsize(layout)))
 
   def end(self) -> None:
     """Raises `MessageError` if anything is left."""

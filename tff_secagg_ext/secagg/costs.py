@@ -23,8 +23,6 @@ from tff_secagg_ext.secagg.parameters import Parameters
 from tff_secagg_ext.secagg.setup import Setup
 from tff_secagg_ext.secagg.unit_costs import TYPICAL, UnitCosts
 
-_PUBLIC_BYTES = 32
-
 
 @dataclasses.dataclass(frozen=True)
 class Traffic:
@@ -95,10 +93,10 @@ def traffic(clients: int, setup: Setup) -> Traffic:
   signatures = k * keys.SIGNATURE_BYTES
   preimages = clients * keys.DIGEST_BYTES
   # Of the messages of every session; then of those that some have.
-  up = [2 * _PUBLIC_BYTES, sealed, vectors, k * shamir.KEY_BYTES]
+  up = [2 * keys.KEY_BYTES, sealed, vectors, k * shamir.KEY_BYTES]
   down = [
     len(messages.encode_setup(setup)),
-    5 * 4 + k * (2 * 4 + 2 * _PUBLIC_BYTES),
+    5 * 4 + k * (2 * 4 + 2 * keys.KEY_BYTES),
     over_neighbors + sealed,
     over_roster,
   ]
@@ -145,9 +143,7 @@ def predict(
     parameters=found,
     client=client,
     server_bytes=clients * client.total,
-    raw_bytes=sum(
-      ring.ring_of(spec).packed_bytes(spec.length) for spec in setup.vectors
-    ),
+    raw_bytes=tagging.raw_bytes(setup),
     client_seconds=work.client() + client.total * work.units.hashed,
     server_seconds=(
       work.server(dropouts) + clients * client.total * work.units.hashed

@@ -40,12 +40,12 @@ from tff_secagg_ext.secagg import (
 from tff_secagg_ext.secagg.setup import (
   MAX_ID,
   SESSION_BYTES,
+  STAGES,
   Security,
   Setup,
   VectorSpec,
 )
 
-STAGES = ('invite', 'reveal', 'share', 'mask', 'confirm', 'unmask', 'verify')
 # Stages and other events, as they follow one another to the end.
 _STEPS = (
   'invite',

@@ -171,7 +171,7 @@ def survivors_content(
 def chain(start: bytes, steps: int) -> bytes:
   """Returns the element of a hash chain so many steps after `start`."""
   for _ in range(steps):
-    start = hashlib.sha256(start).digest()
+    start = sha256(start)
   return start
 
 

@@ -61,9 +61,9 @@ def decode_setup(body: memoryview) -> Setup:
   """
   reader = codec.Reader(body)
   session = reader.take(SESSION_BYTES)
-  number, threat, verify = reader.integers('QBB')
+  number, threat, verify = reader.numbers('QBB')
   corrupt, dropout = reader.numbers('dd')
-  neighbors, threshold, min_survivors, count = reader.integers('IIII')
+  neighbors, threshold, min_survivors, count = reader.numbers('IIII')
   try:
     vectors = tuple(_read_vector(reader) for _ in range(count))
     reader.end()
@@ -84,8 +84,8 @@ def decode_setup(body: memoryview) -> Setup:
 
 
 def _read_vector(reader: codec.Reader) -> VectorSpec:
-  name = reader.take(reader.integers('B')[0]).decode()
-  length, modulus = reader.integers('IQ')
+  name = reader.take(reader.numbers('B')[0]).decode()
+  length, modulus = reader.numbers('IQ')
   return VectorSpec(name, length, modulus)
 
 
@@ -148,7 +148,7 @@ class Roster:
   def decode(cls, body: memoryview) -> Roster:
     """Returns the message of a body, or raises `MessageError`."""
     reader = codec.Reader(body)
-    draw, count = reader.integers('BI')
+    draw, count = reader.numbers('BI')
     if not 1 <= draw <= keys.CHAIN_LENGTH or not count:
       raise errors.MessageError(
         f'A roster must have members and a draw of 1 to {keys.CHAIN_LENGTH}.'
@@ -216,7 +216,7 @@ class Neighbors:
   def decode(cls, body: memoryview, active: bool) -> Neighbors:
     """Returns the message of a body, or raises `MessageError`."""
     reader = codec.Reader(body)
-    clients, degree, threshold, position, count = reader.integers('5I')
+    clients, degree, threshold, position, count = reader.numbers('5I')
     sizes = (32, 32, keys.SIGNATURE_BYTES) if active else (32, 32)
     if count >= max(clients, 1):
       raise errors.MessageError(
@@ -240,7 +240,7 @@ class Neighbors:
 
 
 def _read_peer(reader: codec.Reader, sizes: tuple[int, ...]) -> Peer:
-  position, client = reader.integers('II')
+  position, client = reader.numbers('II')
   return Peer(position, client, *map(reader.take, sizes))
 
 

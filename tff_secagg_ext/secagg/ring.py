@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
+import functools
 import itertools
 from typing import Any, TypeAlias
 
@@ -66,17 +67,17 @@ class Ring:
 
   modulus: int
 
-  @property
+  @functools.cached_property
   def bits(self) -> int:
     """ceil(log2 m), the bits of a coordinate on the wire."""
     return (self.modulus - 1).bit_length()
 
-  @property
+  @functools.cached_property
   def is_binary(self) -> bool:
     """Whether m is a power of 2, and words wrap modulo m by themselves."""
     return self.modulus == 1 << self.bits
 
-  @property
+  @functools.cached_property
   def word(self) -> np.dtype[Any]:
     """The smallest unsigned word, little-endian, that holds a coordinate."""
     size = next(size for size in (1, 2, 4, 8) if 8 * size >= self.bits)
@@ -190,6 +191,7 @@ class Ring:
     return total
 
 
+@functools.lru_cache(maxsize=64)
 def ring_of(spec: VectorSpec) -> Ring:
   """Returns the ring of a vector."""
   return Ring(spec.modulus)

@@ -128,6 +128,7 @@ class Revealing(State):
     self, cohort: Cohort, commitments: Mapping[int, bytes], draw: int
   ):
     super().__init__(cohort)
+    self._commitments = commitments
     self._roster = messages.Roster(
       draw, tuple(commitments), tuple(commitments.values())
     )
@@ -143,8 +144,7 @@ class Revealing(State):
 
   def receive(self, replies: Replies) -> State:
     """See `State.receive`."""
-    roster = self._roster
-    commitments = dict(zip(roster.members, roster.commitments, strict=True))
+    commitments, draw = self._commitments, self._roster.draw
 
     def read(client: int, body: memoryview) -> bytes:
       preimage = codec.split(body, 1, keys.DIGEST_BYTES)[0]
@@ -159,20 +159,20 @@ class Revealing(State):
       self.cohort,
       advertised=advertised,
       preimages=revealed,
-      draw=roster.draw,
+      draw=draw,
     )
     if len(revealed) == len(commitments):
       seed = keys.digest(
         b'graph', cohort.binding, self._body, *revealed.values()
       )
       return Sharing(cohort.drawn(seed, self.stage))
-    if roster.draw == keys.CHAIN_LENGTH:
+    if draw == keys.CHAIN_LENGTH:
       raise errors.Aborted(
         f'Nobody may drop out in one of {keys.CHAIN_LENGTH} draws of the graph'
         ' at least. Found dropouts in all',
         self.stage,
       )
-    return Revealing(cohort, revealed, roster.draw + 1)
+    return Revealing(cohort, revealed, draw + 1)
 
 
 class Sharing(State):
@@ -270,14 +270,13 @@ class Confirming(State):
   def __init__(self, known: unmasking.Masked):
     super().__init__(known.cohort)
     self._known = known
-    self._bitmap = known.cohort.bitmap(known.survivors)
 
   @property
   def requests(self) -> Requests:
     """Survivors."""
     return Requests(
       self._known.survivors,
-      lambda i: self.cohort.channel(i).seal(Kind.SURVIVORS, self._bitmap),
+      lambda i: self.cohort.channel(i).seal(Kind.SURVIVORS, self._known.bitmap),
     )
 
   def receive(self, replies: Replies) -> State:
@@ -285,7 +284,7 @@ class Confirming(State):
     cohort = self.cohort
     assert cohort.graph is not None
     content = keys.survivors_content(
-      cohort.binding, cohort.graph.seed, self._bitmap
+      cohort.binding, cohort.graph.seed, self._known.bitmap
     )
 
     def read(client: int, body: memoryview) -> bytes:
@@ -307,7 +306,6 @@ class Unmasking(State):
     super().__init__(known.cohort)
     self._known = known
     self._confirmed = confirmed
-    self._bitmap = known.cohort.bitmap(known.survivors)
 
   @property
   def survivors(self) -> tuple[int, ...]:
@@ -334,7 +332,9 @@ class Unmasking(State):
       signatures = [
         self._confirmed[peer] for peer in peers if peer in self._confirmed
       ]
-    request = messages.UnmaskRequest(self._bitmap, bitmap, tuple(signatures))
+    request = messages.UnmaskRequest(
+      self._known.bitmap, bitmap, tuple(signatures)
+    )
     return self.cohort.channel(client).seal(
       Kind.UNMASK_REQUEST, request.encode()
     )

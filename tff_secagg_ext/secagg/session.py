@@ -16,7 +16,6 @@ from typing import Protocol
 from tff_secagg_ext.secagg import (
   errors,
   keys,
-  ring,
   server,
   server_state,
   tagging,
@@ -300,10 +299,7 @@ class _Session:
     own = [self._traffic[i] for i in result.survivors]
     up = sum(t.up for t in own) / len(own)
     down = sum(t.down for t in own) / len(own)
-    raw = sum(
-      ring.ring_of(spec).packed_bytes(spec.length)
-      for spec in self._setup.vectors
-    )
+    raw = tagging.raw_bytes(self._setup)
     verified = None if result.accepted is None else bool(result.accepted)
     self._transcript.record(
       'result',

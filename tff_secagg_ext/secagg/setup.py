@@ -13,6 +13,8 @@ MAX_MODULUS = 1 << 62
 _MAX_U32 = (1 << 32) - 1
 MAX_ID = _MAX_U32
 SESSION_BYTES = 32
+# The steps of a session, in order; not every session has all of them.
+STAGES = ('invite', 'reveal', 'share', 'mask', 'confirm', 'unmask', 'verify')
 # Coordinates that the verifiable sum appends to a vector.
 TAG_LENGTH = 64
 

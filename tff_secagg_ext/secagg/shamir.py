@@ -32,7 +32,7 @@ Elements = npt.NDArray[np.uint64]
 
 
 def is_shareable(key: bytes) -> bool:
-  """Whether each word of a 32-byte key is an element of the field."""
+  """Whether each word of a key, or of several, is an element of the field."""
   return bool((np.frombuffer(key, '<u4') < PRIME).all())
 
 
@@ -75,9 +75,10 @@ def combine(points: Sequence[int], shares: Sequence[bytes]) -> bytes:
   Raises:
     ValueError: If a word of a share is not an element of the field.
   """
-  if not all(map(is_shareable, shares)):
+  joined = b''.join(shares)
+  if not is_shareable(joined):
     raise ValueError(f'Each word of a share must be below {PRIME}.')
-  values = np.frombuffer(b''.join(shares), '<u4').astype(np.uint64)
+  values = np.frombuffer(joined, '<u4').astype(np.uint64)
   weights = _lagrange(tuple(points))
   key = _product(weights[np.newaxis], values.reshape(-1, _WORDS))
   return key.astype('<u4').tobytes()

@@ -32,7 +32,7 @@ class Tagger:
   ) -> npt.NDArray[np.int64]:
     """Returns int64[d + 64]: a client's vector with its tag behind it."""
     return verify.append_tags(
-      vector, self._bits(spec), self._pad(spec, client), spec.modulus
+      vector, self._bits(spec), self._pads(spec, [client]), spec.modulus
     )
 
   def check(
@@ -50,11 +50,7 @@ class Tagger:
       WrongSum: If a sum is not that of the survivors.
     """
     for spec, total in zip(setup.vectors, unpack(body, setup), strict=True):
-      pads = sum(
-        (self._pad(spec, client).astype(object) for client in survivors),
-        np.zeros(TAG_LENGTH, object),
-      )
-      pads = (pads % spec.modulus).astype(np.int64)
+      pads = self._pads(spec, survivors)
       if not verify.accepts(total, self._bits(spec), pads, spec.modulus):
         raise errors.WrongSum(
           f'The sum of {spec.name!r} is not that of the survivors.'
@@ -67,16 +63,30 @@ class Tagger:
     )
     return ring.Keystream(key).read(verify.keystream_bytes(spec.length))
 
-  def _pad(self, spec: VectorSpec, client: int) -> npt.NDArray[np.int64]:
-    key = keys.derive(
-      self.key, self.binding, b'pad', (client, client), spec.name.encode()
-    )
-    return ring.ring_of(spec).mask(TAG_LENGTH, key)
+  def _pads(
+    self, spec: VectorSpec, clients: Sequence[int]
+  ) -> npt.NDArray[np.int64]:
+    """Returns the sum modulo m of the pads of some clients."""
+    modulo = ring.ring_of(spec)
+    total = modulo.zeros(TAG_LENGTH)
+    for client in clients:
+      key = keys.derive(
+        self.key, self.binding, b'pad', (client, client), spec.name.encode()
+      )
+      modulo.apply_mask(total, key, 1)
+    return modulo.reduce(total)
 
 
 def summed_length(spec: VectorSpec, setup: Setup) -> int:
   """Returns how many coordinates of a vector are summed, tags included."""
   return spec.length + (TAG_LENGTH if setup.verify else 0)
+
+
+def raw_bytes(setup: Setup) -> int:
+  """Returns how many bytes the packed vectors have without tags."""
+  return sum(
+    ring.ring_of(spec).packed_bytes(spec.length) for spec in setup.vectors
+  )
 
 
 def body_bytes(setup: Setup) -> int:

@@ -69,6 +69,11 @@ class Masked:
   survivors: tuple[int, ...]
   totals: Totals
 
+  @functools.cached_property
+  def bitmap(self) -> bytes:
+    """The survivors, over the roster."""
+    return self.cohort.bitmap(self.survivors)
+
   def read_shares(self, client: int, body: memoryview) -> dict[int, bytes]:
     """Returns the shares of an UnmaskShares by their owner.
 

@@ -108,13 +108,15 @@ def _powers(count: int, threshold: int) -> Elements:
 def _lagrange(points: tuple[int, ...]) -> Elements:
   """uint64[t]: the weights that interpolate at 0 from values at `points`."""
   at = np.asarray(points, np.uint64)
-  numerator = np.ones(at.size, np.uint64)
-  denominator = np.ones(at.size, np.uint64)
+  numerator: Elements = np.ones(at.size, np.uint64)
+  denominator: Elements = np.ones(at.size, np.uint64)
   for index in range(at.size):
     others = np.arange(at.size) != index
-    factor = np.where(others, at[index], np.uint64(1))
+    factor: Elements = np.where(others, at[index], np.uint64(1))
     numerator = numerator * factor % _P
-    difference = np.where(others, at[index] + _P - at, np.uint64(1))
+    difference: Elements = np.where(
+      others, at[index] + _P - at, np.uint64(1)
+    )
     denominator = denominator * (difference % _P) % _P
   return numerator * _inverse(denominator) % _P
 

@@ -114,9 +114,7 @@ def _lagrange(points: tuple[int, ...]) -> Elements:
     others = np.arange(at.size) != index
     factor: Elements = np.where(others, at[index], np.uint64(1))
     numerator = numerator * factor % _P
-    difference: Elements = np.where(
-      others, at[index] + _P - at, np.uint64(1)
-    )
+    difference: Elements = np.where(others, at[index] + _P - at, np.uint64(1))
     denominator = denominator * (difference % _P) % _P
   return numerator * _inverse(denominator) % _P
 

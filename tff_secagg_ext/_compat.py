@@ -44,6 +44,7 @@ if TYPE_CHECKING:
   import tensorflow_federated as tff
 
 __all__ = [
+  'current_context',
   'enable_secure_sums_in_simulation',
   'end_workers',
   'load_tff',
@@ -336,12 +337,22 @@ def end_workers() -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def current_context() -> Any:
+  """Returns the installed context; of a federated program's, what it wraps."""
+  federated = load_tff()
+  context = federated.framework.get_context_stack().current
+  if isinstance(context, federated.program.NativeFederatedContext):
+    return context._context
+  return context
+
+
 @functools.cache
 def _say_that_sums_are_plain() -> None:
   _logger.warning(
     'Secure sums run as plain sums inside this process: TensorFlow'
     " Federated's simulation has no secure aggregation protocol. The noise and"
     ' its epsilon are real; the secrecy of single updates is not.'
+    ' tff_secagg_ext.set_secure_context() runs them through a protocol.'
   )
 
 

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from tff_secagg_ext import accounting
 from tff_secagg_ext import ledger as ledger_lib
-from tff_secagg_ext.ledger import writers
+from tff_secagg_ext.ledger import database, writers
 from tff_secagg_ext.ledger.ledger import Ledger
 
 DELTA = 1e-5
@@ -168,6 +168,55 @@ def test_infinity_is_null_with_its_reasons(location: str) -> None:
     run = open_run(ledger)
     run.reserve(ROUND)
     assert run.entries[-1].server.reasons == ('loss is exact',)
+
+
+def test_the_release_view_tells_no_cohort_size(location: str) -> None:
+  protocol = {'threat': 'curious', 'verified': None, 'survivors': 17}
+  with Ledger.open(location) as ledger:
+    run = open_run(ledger)
+    run.lose(run.reserve(ROUND), ROUND, 'RoundAborted', protocol)
+    run.commit(run.reserve(ROUND), ROUND, {}, protocol)
+    run.commit(run.reserve(ROUND), ROUND, {})
+
+    def shown(**kwargs: bool) -> list[object]:
+      rounds = ledger.show('mine', **kwargs)['rounds']
+      return [a['protocol'] for r in rounds for a in r['attempts']]
+
+    public = {'threat': 'curious', 'verified': None}
+    assert shown() == [public, public, None]
+    assert shown(server_view=True) == [protocol, protocol, None]
+    assert open_run(ledger).entries[-3].protocol == protocol
+
+
+def test_a_protocol_that_json_cannot_hold_is_refused(location: str) -> None:
+  with Ledger.open(location) as ledger:
+    run = open_run(ledger)
+    attempt = run.reserve(ROUND)
+    with pytest.raises(ValueError, match='JSON'):
+      run.commit(attempt, ROUND, {}, {'expansion': float('inf')})
+    assert run.status(attempt) == 'reserved'
+    run.commit(attempt, ROUND, {})
+
+
+def test_a_ledger_of_version_1_is_migrated_with_its_rows(location: str) -> None:
+  with Ledger.open(location) as ledger:
+    run = open_run(ledger)
+    run.commit(run.reserve(ROUND), WEAKER, {'scale': 2.0})
+    before = ledger.show('mine')
+  engine = sa.create_engine(location)
+  with engine.begin() as connection:
+    for statement in (
+      'ALTER TABLE entries DROP COLUMN protocol',
+      f"UPDATE {database.VERSION_TABLE} SET version_num = '0001'",
+    ):
+      connection.exec_driver_sql(statement)
+  engine.dispose()
+  with Ledger.open(location) as ledger:
+    assert ledger.show('mine') == before
+    run = open_run(ledger)
+    run.commit(run.reserve(ROUND), ROUND, {}, {'threat': 'curious'})
+    assert run.entries[-1].protocol == {'threat': 'curious'}
+    assert run.entries[-1].release.value == release(WEAKER, ROUND)
 
 
 @pytest.mark.parametrize(

@@ -27,16 +27,19 @@ from tff_secagg_ext.execution.contexts import (
   SecureContext,
   create_async_secure_context,
   create_secure_context,
+  installed_options,
   set_secure_context,
 )
 from tff_secagg_ext.execution.options import Dropouts, SecureOptions
 from tff_secagg_ext.execution.plans import UnsupportedComputationError
 from tff_secagg_ext.execution.sums import RoundAborted, collect_reports
+from tff_secagg_ext.secagg.report import Report
 from tff_secagg_ext.secagg.setup import Security
 
 __all__ = [
   'AsyncSecureContext',
   'Dropouts',
+  'Report',
   'RoundAborted',
   'SecureContext',
   'SecureOptions',
@@ -45,5 +48,6 @@ __all__ = [
   'collect_reports',
   'create_async_secure_context',
   'create_secure_context',
+  'installed_options',
   'set_secure_context',
 ]

@@ -14,7 +14,7 @@ import logging
 from typing import Any
 import weakref
 
-from tff_secagg_ext._compat import tff
+from tff_secagg_ext._compat import current_context, tff
 from tff_secagg_ext.execution import plans, sums
 from tff_secagg_ext.execution.options import SecureOptions
 from tff_secagg_ext.execution.vectors import Vectors
@@ -48,6 +48,11 @@ class SecureContext(tff.framework.SyncContext):
     self._options = options
     self._sessions = sums.Sessions(options)
     self._warned: weakref.WeakSet[_Compiled] = weakref.WeakSet()
+
+  @property
+  def options(self) -> SecureOptions:
+    """What it was made with."""
+    return self._options
 
   def invoke(self, comp: Any, arg: Any) -> Any:
     """Runs a computation.
@@ -130,6 +135,11 @@ class AsyncSecureContext(tff.framework.AsyncContext):
     """See `create_async_secure_context`."""
     self._context = SecureContext(options)
 
+  @property
+  def options(self) -> SecureOptions:
+    """What it was made with."""
+    return self._context.options
+
   async def invoke(self, comp: Any, arg: Any) -> Any:
     """Runs a computation; see `SecureContext.invoke`."""
     if inspect.isawaitable(arg):
@@ -174,6 +184,17 @@ def set_secure_context(options: SecureOptions = DEFAULTS) -> None:
     options: See `SecureOptions`.
   """
   tff.framework.set_default_context(create_secure_context(options))
+
+
+def installed_options() -> SecureOptions | None:
+  """Returns the options of the context that computations run in now.
+
+  `None` if that is no secure context.
+  """
+  context = current_context()
+  if isinstance(context, (SecureContext, AsyncSecureContext)):
+    return context.options
+  return None
 
 
 def _checked(options: object) -> SecureOptions:

@@ -7,8 +7,10 @@ from collections.abc import Collection, Mapping
 import dataclasses
 import hashlib
 import os
+from typing import Any
 
 from tff_secagg_ext import _validate
+from tff_secagg_ext.secagg import parameters
 from tff_secagg_ext.secagg.setup import STAGES, Security
 
 
@@ -107,3 +109,43 @@ class SecureOptions:
     )
     _validate.check_choice(self.protocol, 'protocol', ('secagg', 'plain'))
     _validate.check_int(self.batch_size, 'batch_size', minimum=1)
+
+  @property
+  def verified(self) -> bool:
+    """Whether the clients check the sum, as resolved."""
+    if self.verify is None:
+      return self.security.threat == 'malicious'
+    return self.verify
+
+  @property
+  def settings(self) -> dict[str, Any]:
+    """What the secrecy of the sums rests on, as JSON values for a ledger."""
+    if self.protocol == 'plain':
+      return {
+        'protocol': 'plain',
+        'secrecy': 'none: insecure, vectors are added in the clear',
+        'min_contributors': self.min_contributors,
+      }
+    return {
+      'protocol': 'secagg',
+      **dataclasses.asdict(self.security),
+      'verify': self.verified,
+      'min_contributors': self.min_contributors,
+      'clients': 'simulated in one process',
+    }
+
+  def colluders(self, clients: int) -> int:
+    """How many of so many clients may collude with the server."""
+    if self.protocol == 'plain':
+      return 0
+    return parameters.counts(clients, self.security)[0]
+
+  def lost(self, clients: int) -> int:
+    """How many of so many clients are assumed to drop out at most."""
+    return parameters.counts(clients, self.security)[1]
+
+  def least_contributors(self, clients: int) -> int:
+    """The fewest of so many clients whose vectors make a sum."""
+    if self.dropouts is None:
+      return clients
+    return min(clients, self.min_contributors)

@@ -47,15 +47,32 @@ class RoundAborted(Exception):
   Attributes:
     reason: Why, and in which step.
     stage: The step.
-    sum_known: Whether the server had the sums by then. If not, nothing that
-      the clients sum has left them.
+    sum_known: Whether the server had the sums by then.
+    report: The session in figures, up to its end; `None` if it never began.
   """
 
-  def __init__(self, reason: str, stage: str, sum_known: bool):
+  def __init__(
+    self,
+    reason: str,
+    stage: str,
+    sum_known: bool,
+    report: Report | None = None,
+  ):
     super().__init__(f'The round was aborted: {reason}')
     self.reason = reason
     self.stage = stage
     self.sum_known = sum_known
+    self.report = report
+
+  @property
+  def nothing_left(self) -> bool:
+    """Whether nothing that the clients sum has left them.
+
+    Before the step 'unmask' no client gives shares away: its vector is masked
+    by secrets that the server and its colluders cannot rebuild.
+    """
+    before = STAGES[: STAGES.index('unmask')]
+    return self.stage in before and not self.sum_known
 
 
 @contextlib.contextmanager

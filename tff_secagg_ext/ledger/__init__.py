@@ -12,7 +12,7 @@ from tff_secagg_ext.ledger.errors import (
   UnknownRunError,
 )
 from tff_secagg_ext.ledger.ledger import Ledger
-from tff_secagg_ext.ledger.records import Attempt, Entry, measured
+from tff_secagg_ext.ledger.records import Attempt, Entry, Protocol, measured
 from tff_secagg_ext.ledger.run import Run
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
   'LedgerWriteError',
   'NewerLedgerError',
   'NotReservedError',
+  'Protocol',
   'Run',
   'RunSettingsError',
   'UnknownRunError',

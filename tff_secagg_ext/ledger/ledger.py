@@ -33,8 +33,10 @@ class Ledger:
   * A round is charged when it is reserved, before it runs. An attempt that
     was never committed stays charged.
   * A run keeps the settings that it was begun with.
-  * Only public or noised values are recorded: no data and no names of
-    clients, and under Poisson cohorts no cohort size.
+  * No data and no names of clients are recorded. What may be published is
+    what `show` returns by default: public or noised values, and no cohort
+    size. The database itself is the coordinator's: it tells what each session
+    of the protocol cost, and so the size of its cohort.
 
   ```python
   with Ledger.open('runs.db') as ledger:
@@ -148,10 +150,15 @@ class Ledger:
     key = RunKey(name, run_id, session[0], delta, delta - failures)
     return Run(self, self._engine, key)
 
-  def show(self, name: str) -> dict[str, Any]:
-    """Returns all that is recorded of a run, as JSON values.
+  def show(self, name: str, *, server_view: bool = False) -> dict[str, Any]:
+    """Returns what is recorded of a run, as JSON values.
 
     See `view.describe` for the keys.
+
+    Args:
+      name: The name of the run.
+      server_view: Whether to tell what is the coordinator's alone: who was
+        lost in the protocol, and what it cost. It tells the size of cohorts.
 
     Raises:
       UnknownRunError: If there is no run of that name; lists those there are.
@@ -174,6 +181,7 @@ class Ledger:
       dict(run),
       [dict(s) for s in sessions if s['run_id'] == run['id']],
       rows.read_entries(self._engine, run['id']),
+      server_view=server_view,
     )
 
 

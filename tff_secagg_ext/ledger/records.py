@@ -15,10 +15,13 @@ import json
 import math
 import numbers
 import types
+from typing import Any
 
 from tff_secagg_ext.accounting import Epsilon, Round
 
 Scalar = bool | int | float | str | None
+# JSON values by name: how the vectors of an attempt were summed.
+Protocol = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -47,6 +50,8 @@ class Entry:
     release: Epsilon so far, this entry included, of who sees the releases.
     server: Epsilon so far, this entry included, of the coordinator.
     recorded_at: UTC, ISO 8601.
+    protocol: How the vectors were summed, with whom and at what cost; it tells
+      the size of the cohort. `None` if nothing is known of it.
   """
 
   sequence: int
@@ -59,6 +64,7 @@ class Entry:
   release: Epsilon
   server: Epsilon
   recorded_at: str
+  protocol: Protocol | None = None
 
 
 def now() -> str:

@@ -34,6 +34,9 @@ def to_row(entry: Entry, run_id: int) -> dict[str, Any]:
     'server_epsilon': records.finite(entry.server),
     'reasons': records.to_text(reasons),
     'recorded_at': entry.recorded_at,
+    'protocol': None
+    if entry.protocol is None
+    else records.to_text(dict(entry.protocol)),
   }
 
 
@@ -64,6 +67,7 @@ def _from_row(row: sa.RowMapping) -> Entry:
     release=_epsilon(row['release_epsilon'], reasons['release']),
     server=_epsilon(row['server_epsilon'], reasons['server']),
     recorded_at=row['recorded_at'],
+    protocol=json.loads(row['protocol'] or 'null'),
   )
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from tff_secagg_ext.accounting import Accountant, Round
 from tff_secagg_ext.ledger import errors, records, rows, schema
 from tff_secagg_ext.ledger.composition import Composition
-from tff_secagg_ext.ledger.records import Attempt, Entry
+from tff_secagg_ext.ledger.records import Attempt, Entry, Protocol, Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,18 @@ class RunKey:
   session: int
   delta: float
   spendable_delta: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Details:
+  """What an entry says besides the charge; see `Entry`."""
+
+  measurements: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+  note: str = ''
+  protocol: Protocol | None = None
+
+
+_NO_DETAILS = _Details()
 
 
 class Run:
@@ -111,11 +123,15 @@ class Run:
       LedgerWriteError: If the entry could not be written. Do not run.
     """
     attempt = self._next_attempt()
-    self._append(schema.RESERVED, attempt, charge, {}, '')
+    self._append(schema.RESERVED, attempt, charge)
     return attempt
 
   def commit(
-    self, attempt: Attempt, charge: Round, measurements: Mapping[str, object]
+    self,
+    attempt: Attempt,
+    charge: Round,
+    measurements: Mapping[str, object],
+    protocol: Protocol | None = None,
   ) -> Entry:
     """Settles `attempt` with what it really cost; release it afterwards.
 
@@ -123,6 +139,8 @@ class Run:
       attempt: A reserved attempt.
       charge: What happened; it may differ from what was reserved.
       measurements: What the round measured: scalars, public or noised.
+      protocol: JSON values: how the vectors were summed, and at what cost. It
+        is the coordinator's, and may tell the size of the cohort.
 
     Raises:
       NotReservedError: If `attempt` is not open.
@@ -130,15 +148,23 @@ class Run:
       LedgerWriteError: If the entry could not be written. Do not release.
     """
     self._check_open(attempt)
-    return self._append(schema.COMMITTED, attempt, charge, measurements, '')
+    details = _Details(records.measured(measurements), protocol=protocol)
+    return self._append(schema.COMMITTED, attempt, charge, details)
 
-  def lose(self, attempt: Attempt, charge: Round, note: str) -> Entry:
+  def lose(
+    self,
+    attempt: Attempt,
+    charge: Round,
+    note: str,
+    protocol: Protocol | None = None,
+  ) -> Entry:
     """Settles `attempt` as lost: it is charged and never released.
 
     Args:
       attempt: A reserved attempt.
       charge: What it is charged with, usually what was reserved.
       note: Why it was lost, without anything about clients.
+      protocol: See `commit`.
 
     Raises:
       NotReservedError: If `attempt` is not open.
@@ -147,7 +173,8 @@ class Run:
         and is charged all the same.
     """
     self._check_open(attempt)
-    return self._append(schema.LOST, attempt, charge, {}, note)
+    details = _Details(note=note, protocol=protocol)
+    return self._append(schema.LOST, attempt, charge, details)
 
   def _check_open(self, attempt: Attempt) -> None:
     status = self.status(attempt)
@@ -171,10 +198,8 @@ class Run:
     kind: str,
     attempt: Attempt,
     charge: Round,
-    measurements: Mapping[str, object],
-    note: str,
+    details: _Details = _NO_DETAILS,
   ) -> Entry:
-    plain = records.measured(measurements)
     self._refresh()
     after = self._composition
     if kind == schema.RESERVED:
@@ -188,11 +213,12 @@ class Run:
       attempt=attempt,
       kind=kind,
       charge=charge,
-      measurements=plain,
-      note=note,
+      measurements=details.measurements,
+      note=details.note,
       release=release,
       server=server,
       recorded_at=records.now(),
+      protocol=details.protocol,
     )
     self._fresh = False
     self._write(entry)

@@ -56,6 +56,7 @@ entries = sa.Table(
   sa.Column('server_epsilon', sa.Float(53)),
   sa.Column('reasons', sa.Text, nullable=False),
   sa.Column('recorded_at', sa.String(32), nullable=False),
+  sa.Column('protocol', sa.Text),
   sa.CheckConstraint('round >= 1 AND attempt >= 1', name='entries_numbers'),
   sa.CheckConstraint(
     "kind IN ('reserved', 'committed', 'lost')", name='entries_kind'

@@ -12,11 +12,16 @@ from tff_secagg_ext.accounting import to_json
 from tff_secagg_ext.ledger import records, schema
 from tff_secagg_ext.ledger.records import Entry
 
+# What of `protocol` tells nothing about a cohort.
+PUBLIC = frozenset(('threat', 'verified'))
+
 
 def describe(
   run: Mapping[str, Any],
   sessions: Sequence[Mapping[str, Any]],
   entries: Sequence[Entry],
+  *,
+  server_view: bool = False,
 ) -> dict[str, Any]:
   """Returns what is recorded of a run.
 
@@ -27,7 +32,12 @@ def describe(
   `lost`, or `reserved` while it runs or after it was killed), `measurements`,
   both epsilons and reasons so far, and `attempts`: all of them, lost ones
   included, each with `attempt`, `status`, `charge`, `note`, `reserved_at`,
-  `settled_at`.
+  `settled_at`, and `protocol`: how its vectors were summed, `None` if nothing
+  is known of it.
+
+  In the release view `protocol` has no more than `PUBLIC`: the rest tells the
+  size of the cohort, which amplification by Poisson sampling needs to be
+  secret. The server's view has all of it.
 
   An infinite epsilon is `None`, and its reasons are not empty.
   """
@@ -41,7 +51,9 @@ def describe(
     'settings': json.loads(run['settings']),
     'sessions': [_session(session) for session in sessions],
     **_epsilons(entries),
-    'rounds': [_round(number, list(group)) for number, group in by_round],
+    'rounds': [
+      _round(number, list(group), server_view) for number, group in by_round
+    ],
   }
 
 
@@ -97,9 +109,11 @@ def _epsilons(entries: Sequence[Entry]) -> dict[str, Any]:
   }
 
 
-def _round(number: int, entries: Sequence[Entry]) -> dict[str, Any]:
+def _round(
+  number: int, entries: Sequence[Entry], server_view: bool
+) -> dict[str, Any]:
   attempts = [
-    _attempt(sorted(group, key=lambda e: e.sequence))
+    _attempt(sorted(group, key=lambda e: e.sequence), server_view)
     for _, group in itertools.groupby(entries, key=lambda e: e.attempt)
   ]
   measurements = [
@@ -114,7 +128,7 @@ def _round(number: int, entries: Sequence[Entry]) -> dict[str, Any]:
   }
 
 
-def _attempt(entries: Sequence[Entry]) -> dict[str, Any]:
+def _attempt(entries: Sequence[Entry], server_view: bool) -> dict[str, Any]:
   newest = entries[-1]
   return {
     'attempt': newest.attempt.attempt,
@@ -123,4 +137,15 @@ def _attempt(entries: Sequence[Entry]) -> dict[str, Any]:
     'note': newest.note,
     'reserved_at': entries[0].recorded_at,
     'settled_at': None if len(entries) == 1 else newest.recorded_at,
+    'protocol': _protocol(newest, server_view),
+  }
+
+
+def _protocol(entry: Entry, server_view: bool) -> dict[str, Any] | None:
+  if entry.protocol is None:
+    return None
+  return {
+    name: value
+    for name, value in entry.protocol.items()
+    if server_view or name in PUBLIC
   }

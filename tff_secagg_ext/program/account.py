@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import logging
+import math
 from typing import Any
 
-from tff_secagg_ext import accounting
+from tff_secagg_ext import accounting, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.program import releases as releases_lib
+from tff_secagg_ext.program import terms as terms_lib
 from tff_secagg_ext.program.terms import MeasurementError, Terms
 
 _logger = logging.getLogger('tff_secagg_ext')
@@ -41,10 +43,12 @@ class Settlement:
   Attributes:
     charge: What happened.
     measurements: The aggregator's measurements, public or noised.
+    protocol: How the vectors were summed; see `Run.commit`.
   """
 
   charge: accounting.Round
   measurements: Mapping[str, Any]
+  protocol: ledger_lib.Protocol | None = None
 
 
 class Account:
@@ -54,7 +58,9 @@ class Account:
 
   * A round is in the ledger before it runs, and its true cost is there before
     it is released.
-  * A round that fails is charged all the same, as `lost`.
+  * A round that fails is charged all the same, as `lost`; nothing where a
+    session ended before anything that it sums had left the clients.
+  * A round runs in the context that the run's settings tell of, or not at all.
   * Attempts that an earlier process left open are settled as `lost` when the
     first round is reserved, unless they were committed before.
   """
@@ -83,7 +89,12 @@ class Account:
       clients: How many clients it will run with; `None` if that is not known.
       claim: What is claimed of how they were chosen; `None` for what the run
         claims of all its cohorts.
+
+    Raises:
+      RuntimeError: If another context is installed than when the run was
+        opened.
     """
+    self._check_context()
     self._settle_abandoned()
     if claim is None:
       claim = self._terms.sampling
@@ -94,38 +105,82 @@ class Account:
     self._own.add(attempt)
     return Reservation(attempt, clients, claim, charge)
 
-  def assess(self, reservation: Reservation, metrics: Any) -> Settlement:
+  def assess(
+    self,
+    reservation: Reservation,
+    metrics: Any,
+    sessions: Sequence[execution.Report],
+  ) -> Settlement:
     """Returns what a round cost, from the metrics that it returned.
 
+    Args:
+      reservation: The round.
+      metrics: Of its output.
+      sessions: Of `running`.
+
     Raises:
-      MeasurementError: If they contradict the aggregator.
+      MeasurementError: If they contradict the aggregator or the run.
     """
+    session = self._terms.check_session(sessions)
     measured = releases_lib.find_measurements(metrics) or {}
     charge = self._terms.happened(
-      reservation.clients, reservation.claim, measured
+      reservation.clients, reservation.claim, measured, session
     )
-    return Settlement(charge, measured)
+    protocol = None if session is None else _json_values(session)
+    return Settlement(charge, measured, protocol)
 
   def commit(
     self, attempt: ledger_lib.Attempt, settlement: Settlement
   ) -> ledger_lib.Entry:
     """Records what a round cost. It may be released when this returns."""
-    return self._run.commit(attempt, settlement.charge, settlement.measurements)
+    return self._run.commit(
+      attempt,
+      settlement.charge,
+      settlement.measurements,
+      settlement.protocol,
+    )
 
   @contextlib.contextmanager
-  def losing(self, reservation: Reservation) -> Iterator[None]:
-    """Settles the round as lost if the block raises, whatever it raises."""
+  def running(
+    self, reservation: Reservation
+  ) -> Iterator[Sequence[execution.Report]]:
+    """Yields a list that gets the reports of the sessions of the block.
+
+    Settles the round as lost if the block raises, whatever it raises.
+    """
     try:
-      yield
+      with execution.collect_reports() as sessions:
+        yield sessions
     except BaseException as error:
-      charge = reservation.charge
-      if isinstance(error, MeasurementError):
-        charge = accounting.Round(
-          (accounting.UnaccountedEvent((str(error),)),),
-          accounting.NoSampling(charge.sampling.adjacency),
-        )
-      self._lose(reservation.attempt, charge, type(error).__name__)
+      self._lose(reservation.attempt, *self._lost(reservation, error))
       raise
+
+  def _lost(
+    self, reservation: Reservation, error: BaseException
+  ) -> tuple[accounting.Round, str, ledger_lib.Protocol | None]:
+    """Returns charge, note and protocol of a round that `error` ended."""
+    charge, note = reservation.charge, type(error).__name__
+    if isinstance(error, MeasurementError):
+      charge = accounting.Round(
+        (accounting.UnaccountedEvent((str(error),)),),
+        accounting.NoSampling(charge.sampling.adjacency),
+      )
+    if not isinstance(error, execution.RoundAborted):
+      return charge, note, None
+    charge = self._terms.aborted(reservation.clients, reservation.claim, error)
+    protocol = None if error.report is None else _json_values(error.report)
+    return charge, f'{note} in step {error.stage!r}', protocol
+
+  def _check_context(self) -> None:
+    found, expected = execution.installed_options(), self._terms.options
+    if found and expected and found.settings == expected.settings:
+      return
+    if found is not expected:
+      raise RuntimeError(
+        f'Run {self._run.name!r} was opened in a context whose sums are'
+        f' {terms_lib.sums(expected)}. Found one whose sums are'
+        f' {terms_lib.sums(found)}. Install the former, or open another run.'
+      )
 
   def _settle_abandoned(self) -> None:
     for attempt, charge in self._run.open_attempts.items():
@@ -133,10 +188,14 @@ class Account:
         self._lose(attempt, charge, 'its process ended')
 
   def _lose(
-    self, attempt: ledger_lib.Attempt, charge: accounting.Round, note: str
+    self,
+    attempt: ledger_lib.Attempt,
+    charge: accounting.Round,
+    note: str,
+    protocol: ledger_lib.Protocol | None = None,
   ) -> None:
     try:
-      self._run.lose(attempt, charge, note)
+      self._run.lose(attempt, charge, note, protocol)
     except ledger_lib.LedgerError as error:
       _logger.error(
         'Run %r: %s could not be recorded as lost (%s). It is charged as it'
@@ -145,3 +204,11 @@ class Account:
         attempt,
         error,
       )
+
+
+def _json_values(session: execution.Report) -> ledger_lib.Protocol:
+  """Returns a report as JSON values, which know no infinity."""
+  return {
+    name: None if isinstance(v, float) and not math.isfinite(v) else v
+    for name, v in dataclasses.asdict(session).items()
+  }

@@ -53,6 +53,7 @@ class Checkpoint(NamedTuple):
     attempt: The attempt's.
     charge: JSON of what the round cost.
     measurements: JSON of what it measured.
+    protocol: JSON of how its vectors were summed.
     participations: int32[population], how many of the rounds up to this one
       each client took part in.
   """
@@ -62,6 +63,7 @@ class Checkpoint(NamedTuple):
   attempt: int
   charge: str
   measurements: str
+  protocol: str
   participations: Any
 
   @property
@@ -75,7 +77,11 @@ class Checkpoint(NamedTuple):
     charge = accounting.from_json(_text(self.charge))
     if not isinstance(charge, accounting.Round):
       raise TypeError(f'A charge must be a Round. Found {charge!r}.')
-    return Settlement(charge, json.loads(_text(self.measurements)))
+    return Settlement(
+      charge,
+      json.loads(_text(self.measurements)),
+      json.loads(_text(self.protocol)),
+    )
 
 
 def at_end_of(
@@ -92,6 +98,7 @@ def at_end_of(
     attempt=number.attempt,
     charge=accounting.to_json(settlement.charge),
     measurements=json.dumps(dict(measurements)),
+    protocol=json.dumps(settlement.protocol),
     participations=participations,
   )
 
@@ -128,7 +135,7 @@ class Checkpoints:
       population: The number of clients.
       usable: Which of those that can be read to take.
     """
-    blank = Checkpoint(state, 0, 0, '', '', np.zeros(population, np.int32))
+    blank = Checkpoint(state, 0, 0, '', '', '', np.zeros(population, np.int32))
     for version in sorted(self._versions(), reverse=True):
       try:
         found: Checkpoint = _run(self._manager.load(version, blank))

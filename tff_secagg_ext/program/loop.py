@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tff_secagg_ext import _validate
+from tff_secagg_ext import _validate, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.program import checkpoints as checkpoints_lib
 from tff_secagg_ext.program import interrupts
@@ -46,16 +46,20 @@ class TrainingPlan:
     cohorts: How cohorts are formed; the recorder must claim their sampling.
     checkpoints: A folder for the checkpoints of this run alone.
     keep: How many checkpoints to keep, at least 2.
+    attempts: How many attempts at a round may end without a sum, one after the
+      other, before training gives up.
   """
 
   rounds: int
   cohorts: Cohorts
   checkpoints: str | os.PathLike[str]
   keep: int = 3
+  attempts: int = 10
 
   def __post_init__(self) -> None:
     _validate.check_int(self.rounds, 'rounds', minimum=1)
     _validate.check_int(self.keep, 'keep', minimum=2)
+    _validate.check_int(self.attempts, 'attempts', minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,8 @@ class RoundRecord:
   """A round that was committed, and may be released.
 
   Attributes:
-    entry: Its entry in the ledger: number, measurements, epsilon so far.
+    entry: Its entry in the ledger: number, measurements, epsilon so far, and
+      how its vectors were summed.
     state: The state of the process after it.
   """
 
@@ -106,6 +111,8 @@ def train(
     and commits none twice; cohorts, noise and everything random are fresh
     where a round is run again.
   * `on_round` is called after the commit of a round, in order.
+  * A round whose secure sums are aborted is recorded as lost, and run again
+    with a new cohort.
   * The first Ctrl-C ends training after the round that runs; a second one
     ends it at once, with the round recorded as lost.
 
@@ -119,6 +126,7 @@ def train(
   Raises:
     ValueError: If `recorder` does not claim the sampling of `plan.cohorts`.
     CheckpointError: If checkpoints and ledger are not of the same run.
+    execution.RoundAborted: If `plan.attempts` attempts at a round were.
     ledger.LedgerError: If a round could not be recorded; it was not released.
   """
   if recorder.account.terms.sampling != plan.cohorts.sampling:
@@ -128,13 +136,20 @@ def train(
       ' Make the recorder with sampling=cohorts.sampling.'
     )
   loop = _Loop(recorder, client_data, plan, on_round or (lambda record: None))
+  left = plan.attempts
   with interrupts.deferred() as stop:
     loop.resume()
     while loop.unfinished and not stop.is_set():
       try:
         loop.run_round()
+        left = plan.attempts
       except ledger_lib.LedgerError:
         raise
+      except execution.RoundAborted as error:
+        left -= 1
+        _logger.warning('%s. Attempts left: %d.', error, left)
+        if not left:
+          raise
       except Exception:
         # Ctrl-C reaches the workers of TFF as well, and fails the round.
         if not stop.is_set():
@@ -203,9 +218,9 @@ class _Loop:
     cohort = self._plan.cohorts.draw()
     members = cohort.members
     reservation = self._account.reserve(len(members), cohort.claim)
-    with self._account.losing(reservation):
+    with self._account.running(reservation) as sessions:
       output = self._process.next(self._state, self._client_data(members))
-      settlement = self._account.assess(reservation, output.metrics)
+      settlement = self._account.assess(reservation, output.metrics, sessions)
       participations = self._participations.copy()
       participations[list(members)] += 1
       self._checkpoints.save(

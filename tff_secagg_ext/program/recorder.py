@@ -4,24 +4,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import inspect
 import json
 import os
 from typing import Any
 
-from tff_secagg_ext import _validate, accounting, aggregators
+from tff_secagg_ext import _validate, accounting, aggregators, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.program import references, terms
 from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program.account import Account, Reservation
-
-SIMULATED_SUMS = (
-  'simulated: the vectors of the clients are added in the clear, inside one'
-  ' process'
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +28,9 @@ class RunDescription:
     population: The number of clients that could take part; `None` if it is not
       known.
     unit_of_privacy: Whose data one client holds.
-    secure_sums: How the vectors were summed. The server view's epsilon is true
-      where the sum was secret to the server.
+    secure_sums: How the vectors are summed; `None`: as the installed context
+      does. The server view's epsilon is true where all but the sum is secret
+      to the server.
     notes: Other JSON values that must stay as they are while the run lasts,
       such as the task and the model.
   """
@@ -42,7 +38,7 @@ class RunDescription:
   name: str
   population: int | None = None
   unit_of_privacy: str = 'client'
-  secure_sums: str = SIMULATED_SUMS
+  secure_sums: str | None = None
   notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
@@ -78,8 +74,14 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     user says.
   * No more is claimed of a cohort than its size supports; `terms.Terms` lists
     the cases.
+  * In a secure context (see `tff_secagg_ext.set_secure_context`) the noise of
+    those who dropped out, and of those who may collude with the server, is not
+    counted, and the ledger has the session's figures. A round of which a
+    session ends before any mask is taken off is lost, and costs nothing.
 
-  A round is one call of `next`, also if the caller throws its result away.
+  The context that is installed when the recorder is made is the run's: rounds
+  run in it or not at all. A round is one call of `next`, also if the caller
+  throws its result away.
   """
 
   def __init__(
@@ -121,7 +123,12 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     poisson = isinstance(sampling, accounting.PoissonSampling)
     failures = terms.COHORTS_SHARE_OF_DELTA * delta if poisson else 0.0
     agreed = terms.Terms(
-      aggregator, releases, sampling, run.population, failures
+      aggregator,
+      releases,
+      sampling,
+      run.population,
+      failures,
+      execution.installed_options(),
     )
     if not isinstance(ledger, ledger_lib.Ledger):
       ledger = ledger_lib.Ledger.open(ledger)
@@ -178,31 +185,39 @@ class _RecordedNext(tff.Computation):
         ' the result in a PrivacyRecorder.'
       )
     reservation = self._account.reserve(self._clients(args, kwargs))
-    with self._account.losing(reservation):
+    with self._account.running(reservation) as sessions:
       output = self._computation(*args, **kwargs)
       if inspect.isawaitable(output):
         return self._finish(reservation, output)
       if references.has_references(output):
-        return self._hold(reservation, output)
-      settlement = self._account.assess(reservation, output.metrics)
+        return self._hold(reservation, output, sessions)
+      settlement = self._account.assess(reservation, output.metrics, sessions)
     self._account.commit(reservation.attempt, settlement)
     return output
 
   async def _finish(self, reservation: Reservation, output: Any) -> Any:
     """Awaits the output of an asynchronous context, and commits the round."""
-    with self._account.losing(reservation):
+    with self._account.running(reservation) as sessions:
       output = await output
-      settlement = self._account.assess(reservation, output.metrics)
+      settlement = self._account.assess(reservation, output.metrics, sessions)
     self._account.commit(reservation.attempt, settlement)
     return output
 
-  def _hold(self, reservation: Reservation, output: Any) -> Any:
-    """Returns references that wait until the round is committed."""
+  def _hold(
+    self,
+    reservation: Reservation,
+    output: Any,
+    sessions: Sequence[execution.Report],
+  ) -> Any:
+    """Returns references that wait until the round is committed.
+
+    Its sessions run in a task that was begun with it, and report there.
+    """
 
     async def settle() -> None:
-      with self._account.losing(reservation):
+      with self._account.running(reservation):
         metrics = await tff.program.materialize_value(output.metrics)
-        settlement = self._account.assess(reservation, metrics)
+        settlement = self._account.assess(reservation, metrics, sessions)
       self._account.commit(reservation.attempt, settlement)
 
     commit = asyncio.get_running_loop().create_task(settle())
@@ -226,7 +241,7 @@ def _settings(agreed: terms.Terms, run: RunDescription) -> dict[str, Any]:
     'sampling': json.loads(accounting.to_json(agreed.sampling)),
     'population': run.population,
     'unit_of_privacy': run.unit_of_privacy,
-    'secure_sums': run.secure_sums,
+    'secure_sums': run.secure_sums or terms.sums(agreed.options),
     'notes': dict(run.notes),
   }
 

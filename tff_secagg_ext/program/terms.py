@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import math
@@ -12,12 +12,28 @@ from typing import Any
 from scipy import stats
 
 from tff_secagg_ext import accounting, aggregators
+from tff_secagg_ext.execution import Report, RoundAborted, SecureOptions
 from tff_secagg_ext.program import releases as releases_lib
 
 # The share of delta that pays for Poisson cohorts out of their bounds.
 COHORTS_SHARE_OF_DELTA = 0.01
 # Constants are measured in float32.
 _TOLERANCE = 1e-5
+
+
+SIMULATED_SUMS = (
+  'simulated: the vectors of the clients are added in the clear, inside one'
+  ' process'
+)
+
+
+def sums(options: SecureOptions | None) -> Any:
+  """Returns how vectors are summed, as a ledger is told.
+
+  Args:
+    options: Of the secure context; `None` where there is none.
+  """
+  return SIMULATED_SUMS if options is None else options.settings
 
 
 class MeasurementError(Exception):
@@ -40,9 +56,13 @@ class Terms:
   | the aggregator aborted, or will: cohort out of bounds | no sampling |
   | more rounds than Poisson cohorts may fail in | no sampling |
   | fewer contributors than expected | with the noise that was there |
+  | a session that ended before any mask was taken off | nothing |
+  | a session that ended later | in full, no sampling |
+  | clients that may collude with the server | their noise protects nothing |
   | nobody contributed | nothing |
   | something else left the clients | infinite, by name |
   | measurements contradict the aggregator | `MeasurementError`; infinite |
+  | vectors were not summed as the run says | `MeasurementError`; infinite |
 
   Attributes:
     aggregator: The aggregator of the process.
@@ -51,6 +71,9 @@ class Terms:
     population: The number of clients; `None` if it is not known.
     allowed_failures: The probability, part of delta, with which Poisson
       cohorts may leave their bounds, all rounds together.
+    options: Of the secure context that the rounds run in; `None` where TFF
+      adds the vectors in the clear. At most the fraction of a cohort that they
+      state drops out, and at most the one that they state colludes.
   """
 
   aggregator: aggregators.DdpSecureAggregationFactory
@@ -58,6 +81,7 @@ class Terms:
   sampling: accounting.Sampling
   population: int | None
   allowed_failures: float
+  options: SecureOptions | None = None
 
   def __post_init__(self) -> None:
     if not isinstance(self.sampling, accounting.PoissonSampling):
@@ -75,8 +99,8 @@ class Terms:
         f' stay between {spec.min_contributors} and {spec.max_contributors}'
         f' clients. Found that one leaves them with probability'
         f' {self._failures:.2g}, above the {self.allowed_failures:.2g} that'
-        ' delta affords. Widen min_contributors and max_contributors; see'
-        ' accounting.poisson_cohort_bounds.'
+        f' delta affords{self._with_dropouts}. Widen min_contributors and'
+        ' max_contributors; see accounting.poisson_cohort_bounds.'
       )
 
   def affords(self, rounds: int) -> bool:
@@ -87,13 +111,26 @@ class Terms:
     self, clients: int | None, claim: accounting.Sampling
   ) -> accounting.Round:
     """Returns what a round is expected to cost, before it runs."""
-    return self._charge(clients, clients, claim, aborted=False)
+    contributors = clients
+    if clients is not None and self.options is not None:
+      contributors = self.options.least_contributors(clients)
+    return self._charge(clients, contributors, claim, aborted=False)
+
+  def aborted(
+    self, clients: int | None, claim: accounting.Sampling, error: RoundAborted
+  ) -> accounting.Round:
+    """Returns what a round cost whose session ended without a sum."""
+    claim = accounting.NoSampling(claim.adjacency)
+    if error.nothing_left:
+      return accounting.Round((), claim)
+    return self.planned(clients, claim)
 
   def happened(
     self,
     clients: int | None,
     claim: accounting.Sampling,
     measured: Mapping[str, Any],
+    session: Report | None = None,
   ) -> accounting.Round:
     """Returns what a round cost, once it has run.
 
@@ -101,19 +138,65 @@ class Terms:
       clients: How many clients it ran with; `None` if that is not known.
       claim: What is claimed of how they were chosen.
       measured: The aggregator's measurements; empty if it has none.
+      session: How their vectors were summed; `None` in the clear.
 
     Raises:
       MeasurementError: If they contradict the aggregator.
     """
+    summed = clients if session is None else session.survivors
     if not measured:
-      return self._charge(clients, clients, claim, aborted=False)
-    contributors = measured.get('contributors', clients)
+      return self._charge(clients, summed, claim, aborted=False)
+    contributors = measured.get('contributors', summed)
     if contributors is not None:
       contributors = int(contributors)
     aborted = bool(measured['aborted'])
     charge = self._charge(clients, contributors, claim, aborted)
-    self._check(clients, contributors, measured)
+    self._check(summed, contributors, measured)
     return charge
+
+  def check_session(self, sessions: Sequence[Report]) -> Report | None:
+    """Returns how the vectors of a round were summed; `None` in the clear.
+
+    Args:
+      sessions: The reports of the sessions that the round has run.
+
+    Raises:
+      MeasurementError: If it was not in one session, of the threat class that
+        the run says.
+    """
+    expected = []
+    if self.options is not None:
+      plain = self.options.protocol == 'plain'
+      expected = ['plain' if plain else self.options.security.threat]
+    if self.releases.dimension is None and not sessions:
+      return None
+    found = [session.threat for session in sessions]
+    if found != expected:
+      raise MeasurementError(
+        'The vectors of a round must be summed as the run says, in sessions of'
+        f' the classes {expected}. Found {found}. Make the recorder in the'
+        ' context that its rounds run in.'
+      )
+    return sessions[0] if sessions else None
+
+  @functools.cached_property
+  def _least_cohort(self) -> int:
+    """The smallest cohort that is released, whoever drops out of it."""
+    least = cohort = self.aggregator.spec.min_contributors or 1
+    while (
+      self.options is not None and cohort - self.options.lost(cohort) < least
+    ):
+      cohort += 1
+    return cohort
+
+  @property
+  def _with_dropouts(self) -> str:
+    if self._least_cohort == (self.aggregator.spec.min_contributors or 1):
+      return ''
+    return (
+      f': with the dropouts that the secure context states, a cohort must have'
+      f' {self._least_cohort} clients'
+    )
 
   @functools.cached_property
   def _failures(self) -> float:
@@ -125,7 +208,7 @@ class Terms:
       cohort = stats.poisson(spec.expected_clients_per_round)
     else:
       cohort = stats.binom(self.population, self.sampling.probability)
-    below = cohort.cdf((spec.min_contributors or 1) - 1)
+    below = cohort.cdf(self._least_cohort - 1)
     return float(below + cohort.sf(spec.max_shares))
 
   def _charge(
@@ -150,30 +233,44 @@ class Terms:
     self, clients: int | None, contributors: int | None
   ) -> accounting.NoisedSumEvent:
     assert self.releases.dimension is not None
-    if self.aggregator.spec.cohorts == 'fixed':
-      return self.aggregator.event(self.releases.dimension, contributors)
-    event = self.aggregator.event(self.releases.dimension)
-    if clients is None or clients >= event.client_shares:
+    spec = self.aggregator.spec
+    poisson = spec.cohorts == 'poisson'
+    event = self.aggregator.event(
+      self.releases.dimension, None if poisson else contributors
+    )
+    if poisson:
+      clients = spec.max_shares  # Their true number is hidden.
+      if contributors is not None and contributors < event.client_shares:
+        # Too few, which the abort makes known anyway.
+        event = dataclasses.replace(event, client_shares=contributors)
+    if self.options is None:
       return event
-    # The cohort is too small, which the abort makes known anyway.
-    return dataclasses.replace(event, client_shares=clients)
+    if clients is None:
+      clients = spec.max_shares
+    colluders = max(event.colluders, self.options.colluders(clients))
+    return dataclasses.replace(event, colluders=colluders)
 
   def _supports(self, claim: accounting.Sampling, clients: int | None) -> bool:
     """Whether a cohort of so many clients is one that `claim` speaks of."""
     if isinstance(claim, accounting.FixedSizeSampling):
       return clients == claim.cohort
     if isinstance(claim, accounting.PoissonSampling) and clients is not None:
-      spec = self.aggregator.spec
-      return (spec.min_contributors or 1) <= clients <= spec.max_shares
+      return self._least_cohort <= clients <= self.aggregator.spec.max_shares
     return True
 
   def _check(
     self,
-    clients: int | None,
+    summed: int | None,
     contributors: int | None,
     measured: Mapping[str, Any],
   ) -> None:
-    """Raises `MeasurementError` if a constant is not that of the aggregator."""
+    """Raises `MeasurementError` if a constant is not that of the aggregator.
+
+    Args:
+      summed: How many vectors are in the sum, at most.
+      contributors: How many the sum itself has counted.
+      measured: The aggregator's measurements.
+    """
     dimension = self.releases.dimension
     if dimension is None:
       return
@@ -189,16 +286,19 @@ class Terms:
           f' the run is charged by. Found {float(measured[name]):g}. Give the'
           ' recorder the aggregator that the process was built with.'
         )
-    if None not in (clients, contributors) and contributors > clients:  # type: ignore[operator]
+    if None not in (summed, contributors) and contributors > summed:  # type: ignore[operator]
       raise MeasurementError(
-        f'At most {clients} clients can have contributed. Found {contributors}.'
+        f'At most {summed} clients can have contributed. Found {contributors}.'
       )
 
   def _noise_multiplier(self, contributors: int | None) -> float:
     """Returns what 'effective_noise_multiplier' must be measured as."""
     assert self.releases.dimension is not None
-    if contributors == 0 and self.aggregator.spec.cohorts == 'fixed':
+    poisson = self.aggregator.spec.cohorts == 'poisson'
+    if contributors == 0 and not poisson:
       return 0.0
-    event = self._event(None, contributors)
+    event = self.aggregator.event(
+      self.releases.dimension, None if poisson else contributors
+    )
     shares = event.client_shares + event.server_shares
     return event.share_stddev * math.sqrt(shares) / event.l2_sensitivity

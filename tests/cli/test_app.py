@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -28,6 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
     '--run=mine',
     f'--ledger=sqlite:///{folder}/runs.db',
     f'--checkpoints={folder}/checkpoints',
+    f'--transcripts={folder}/transcripts',
   ]
   return args, invoke(*args)
 
@@ -53,7 +55,10 @@ def test_train_prints_every_round_and_both_views(trained):
   assert 'mine: round 3/3' in result.output
   assert 'ε release' in result.output
   assert 'ε server' in result.output
-  assert 'plain sums' in ' '.join(result.output.split())
+  output = ' '.join(result.output.split())
+  assert 'times the bytes, verified' in output
+  assert 'SecAgg+ against a malicious server' in output
+  assert '3 of 3 sums verified' in output
   assert 'tff-secagg ledger show mine' in result.output
 
 
@@ -71,6 +76,46 @@ def test_ledger_show_gives_the_epsilons_that_train_printed(trained):
   listed = json.loads(invoke('ledger', 'list', args[4], '--json').output)
   assert [item['run'] for item in listed] == ['mine']
   assert 'mine' in invoke('ledger', 'list', args[4]).output
+
+
+def test_sessions_are_shown_to_the_coordinator_alone(trained):
+  args, _ = trained
+  for options, is_server in (([], False), (['--server-view'], True)):
+    table = invoke('ledger', 'show', 'mine', args[4], *options).output
+    assert ('survivors' in table) == is_server
+    shown = invoke('ledger', 'show', 'mine', args[4], '--json', *options)
+    protocol = json.loads(shown.output)['rounds'][0]['attempts'][0]['protocol']
+    assert protocol['threat'] == 'malicious'
+    assert protocol['verified'] is True
+    assert ('survivors' in protocol) == is_server
+
+
+def test_transcripts_of_train_can_be_verified(trained):
+  args, _ = trained
+  folder = pathlib.Path(args[-1].partition('=')[2])
+  found = sorted(folder.iterdir())
+  assert len(found) == 3
+  verified = invoke('secagg', 'verify', str(found[0]))
+  assert verified.exit_code == 0, verified.output
+
+
+def test_a_plain_run_calls_itself_insecure(tmp_path):
+  ledger = f'--ledger=sqlite:///{tmp_path}/runs.db'
+  result = invoke(
+    'train',
+    '--rounds=2',
+    '--clients-per-round=20',
+    '--protocol=plain',
+    '--simulate-dropouts=0.1',
+    '--run=plain',
+    ledger,
+    f'--checkpoints={tmp_path}/checkpoints',
+  )
+  assert result.exit_code == 0, result.output
+  assert 'in the clear' in result.output
+  run = json.loads(invoke('ledger', 'show', 'plain', ledger, '--json').output)
+  assert 'insecure' in run['settings']['secure_sums']['secrecy']
+  assert run['rounds'][0]['attempts'][-1]['protocol']['threat'] == 'plain'
 
 
 def test_a_finished_run_goes_on_without_another_round(trained):
@@ -101,6 +146,11 @@ def test_a_run_with_other_settings_is_refused_by_name(trained):
     (['--clients-per-round=1000'], '1000'),
     (['--delta=2'], 'delta'),
     (['--ledger=/'], 'folder'),
+    (['--protocol=none'], "'secagg' or 'plain'"),
+    (['--threat=lazy'], "'curious' or 'semi-malicious' or 'malicious'"),
+    (['--corrupt=1'], '`corrupt` must be below 1'),
+    (['--dropout=-1'], 'dropout'),
+    (['--simulate-dropouts=2'], 'simulate_dropouts'),
   ],
 )
 def test_bad_options_are_one_line_and_exit_code_2(

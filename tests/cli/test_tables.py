@@ -6,8 +6,9 @@ import math
 
 from rich.console import Console
 
-from tff_secagg_ext import accounting
-from tff_secagg_ext.cli import tables, training
+from tff_secagg_ext import accounting, execution, ledger
+from tff_secagg_ext.cli import progress, tables, training
+from tff_secagg_ext.ledger import view
 
 
 def outcome(**changes):
@@ -20,9 +21,39 @@ def outcome(**changes):
     'server': accounting.Epsilon(55.0, ()),
     'delta': 1e-3,
     'sampling': accounting.PoissonSampling(100 / 360),
+    'secure_sums': execution.SecureOptions().settings,
+    'entries': entries(),
     'interrupted': False,
   }
   return training.Outcome(**{**values, **changes})
+
+
+def entries():
+  """A round that was lost, and run again."""
+  nothing = accounting.Round((), accounting.NoSampling())
+  spent = accounting.Epsilon(1.0)
+  protocol = {'threat': 'malicious', 'clients': 10, 'expansion': 9.25}
+  aborted = {**protocol, 'survivors': 0, 'verified': None}
+  summed = {**protocol, 'survivors': 8, 'verified': True}
+  steps = [(1, 'reserved', None), (1, 'lost', aborted), (2, 'reserved', None)]
+  return [
+    ledger.Entry(
+      sequence=sequence,
+      session=1,
+      attempt=ledger.Attempt(1, attempt),
+      kind=kind,
+      charge=nothing,
+      measurements={},
+      note='',
+      release=spent,
+      server=spent,
+      recorded_at='2026-01-01T00:00:00.000000+00:00',
+      protocol=protocol,
+    )
+    for sequence, (attempt, kind, protocol) in enumerate(
+      [*steps, (2, 'committed', summed)], 1
+    )
+  ]
 
 
 def printed(*outcomes):
@@ -52,3 +83,57 @@ def test_samplings_are_named():
   assert 'cohorts of 100 of 360 clients' in printed(outcome(sampling=fixed))
   nothing = accounting.NoSampling()
   assert 'no sampling claimed' in printed(outcome(sampling=nothing))
+
+
+def test_sums_and_sessions_are_told():
+  text = ' '.join(printed(outcome()).split())
+  assert 'SecAgg+ against a malicious server' in text
+  assert 'at most 5% of a cohort colluding and 10% dropping out' in text
+  assert '80.0% of the clients survived, 9.2 times the bytes' in text
+  assert '1 of 1 sums verified, 1 attempts lost' in text
+  plain = execution.SecureOptions(protocol='plain').settings
+  text = ' '.join(printed(outcome(secure_sums=plain, entries=[])).split())
+  assert 'sums have none: insecure' not in text
+  assert 'sums without secrecy: insecure, vectors are added' in text
+  assert '0 attempts lost' in text
+
+
+def test_rounds_of_both_views_fit_80_columns():
+  run = view.describe(
+    {
+      'name': 'demo12-z1',
+      'delta': 1e-3,
+      'created_at': '',
+      'settings': '{"secure_sums": "simulated: in the clear"}',
+    },
+    [],
+    entries(),
+    server_view=True,
+  )
+  text = shown(run)
+  assert '8 of 10' in text
+  assert 'verified' in text
+  assert 'sums are simulated: in the clear' in text
+  hidden = {**run, 'rounds': [{**run['rounds'][0], 'attempts': []}]}
+  hidden['rounds'][0]['attempts'] = [{'protocol': {'threat': 'malicious'}}]
+  assert '8 of 10' not in shown(hidden)
+
+
+def shown(run):
+  out = io.StringIO()
+  tables.print_run(run, Console(file=out, width=80))
+  assert max(map(len, out.getvalue().splitlines())) <= 80
+  assert '…' not in out.getvalue()
+  return out.getvalue()
+
+
+def test_lines_of_a_session():
+  protocol = {**entries()[-1].protocol}
+  assert progress.session(protocol) == (
+    '8 of 10 clients, 9.2 times the bytes, verified'
+  )
+  assert progress.session({**protocol, 'threat': 'plain'}) == (
+    '8 of 10 clients, in the clear'
+  )
+  assert progress.checked(None) == 'not checked'
+  assert progress.checked(False) == 'not verified'

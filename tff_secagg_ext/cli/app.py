@@ -60,6 +60,24 @@ def train(
   delta: Annotated[
     float | None, typer.Option(help='At which epsilon is told.')
   ] = None,
+  protocol: Annotated[
+    str, typer.Option(help='secagg; or plain: insecure, for quick work.')
+  ] = 'secagg',
+  threat: Annotated[
+    str, typer.Option(help='curious, semi-malicious or malicious.')
+  ] = 'malicious',
+  corrupt: Annotated[
+    float, typer.Option(help='Largest fraction of colluding clients.')
+  ] = 0.05,
+  dropout: Annotated[
+    float, typer.Option(help='Largest fraction that drops out of a cohort.')
+  ] = 0.25,
+  simulate_dropouts: Annotated[
+    float, typer.Option(help='Probability that a client is made to drop out.')
+  ] = 0.0,
+  transcripts: Annotated[
+    str | None, typer.Option(help='Folder for the transcripts of sessions.')
+  ] = None,
   run: Annotated[
     str | None, typer.Option(help='Name of the run; a known one goes on.')
   ] = None,
@@ -81,6 +99,9 @@ def train(
       mechanism=mechanism,
       cohorts=cohorts,
       delta=delta,
+      sums=training.Sums(
+        protocol, threat, corrupt, dropout, simulate_dropouts, transcripts
+      ),
       run=run or f'{task}-z{noise_multiplier:g}',
       ledger=ledger,
       checkpoints=checkpoints,
@@ -132,6 +153,9 @@ def show(
   run: Annotated[str, typer.Argument(help='Name of the run.')],
   ledger: _Ledger = 'sqlite:///runs.db',
   as_json: _Json = False,
+  server_view: Annotated[
+    bool, typer.Option('--server-view', help='With the sessions, unpublished.')
+  ] = False,
 ) -> None:
   """Shows a run: its rounds, and the epsilon of both views after each."""
   with _one_line_errors():
@@ -139,7 +163,7 @@ def show(
     from tff_secagg_ext.ledger import Ledger
 
     with Ledger.open(ledger, create=False) as opened:
-      shown = opened.show(run)
+      shown = opened.show(run, server_view=server_view)
     if as_json:
       typer.echo(json.dumps(shown, indent=2, allow_nan=False))
     else:

@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from tff_secagg_ext import accounting
+from tff_secagg_ext import ledger as ledger_lib
+from tff_secagg_ext.cli import progress
 from tff_secagg_ext.cli.training import Outcome
 
+_SESSION = ('survivors', 'expansion', 'sum')
 _FOOTNOTE = (
   'ε release: for whoever sees the released models; it rests on the sampling'
   ' that is named. ε server: for the coordinator, without any sampling; it'
-  ' holds where the server sees the secure sum alone. TFF simulates: here the'
-  ' sums are plain sums inside one process.'
+  ' holds where the server sees the secure sum alone.'
 )
 
 
@@ -48,7 +50,8 @@ def print_outcomes(
   console.print(_FOOTNOTE)
   for outcome in outcomes:
     console.print(
-      f'{outcome.run}: δ = {outcome.delta:g}, {_sampling(outcome.sampling)}',
+      f'{outcome.run}: δ = {outcome.delta:g}, {_sampling(outcome.sampling)};'
+      f' {_sums(outcome.secure_sums)}; {_sessions(outcome.entries)}',
       highlight=False,
     )
   for outcome in outcomes:
@@ -79,23 +82,28 @@ def print_runs(
 
 
 def print_run(run: Mapping[str, Any], console: Console | None = None) -> None:
-  """Prints one row a round of a run, as `Ledger.show` gives it."""
+  """Prints one row a round of a run, as `Ledger.show` gives it.
+
+  With the sessions of the rounds, if these are there to be shown.
+  """
   console = console or Console()
-  table = Table(
-    'round', 'status', 'attempts', 'clip norm', 'ε release', 'ε server'
-  )
+  server_view = any('survivors' in _protocol(item) for item in run['rounds'])
+  columns = _SESSION if server_view else ('attempts', 'clip norm')
+  table = Table('round', 'status', *columns, 'ε release', 'ε server')
   for item in run['rounds']:
-    clip_norm = item['measurements'].get('clip_norm')
     table.add_row(
       str(item['round']),
       item['status'],
-      str(len(item['attempts'])),
-      '' if clip_norm is None else f'{clip_norm:.3g}',
+      *(_session(item) if server_view else _measured(item)),
       _epsilon(item['release_epsilon']),
       _epsilon(item['server_epsilon']),
     )
   console.print(table)
-  console.print(f'{run["run"]}: δ = {run["delta"]:g}', highlight=False)
+  console.print(
+    f'{run["run"]}: δ = {run["delta"]:g};'
+    f' {_sums(run["settings"]["secure_sums"])}',
+    highlight=False,
+  )
   reasons = {*run['release_reasons'], *run['server_reasons']}
   _print_reasons(console, {run['run']: reasons})
   console.print(_FOOTNOTE)
@@ -123,3 +131,58 @@ def _sampling(sampling: accounting.Sampling) -> str:
   if isinstance(sampling, accounting.FixedSizeSampling):
     return f'cohorts of {sampling.cohort} of {sampling.population} clients'
   return 'no sampling claimed'
+
+
+def _sums(secure_sums: Any) -> str:
+  """Returns how vectors are summed, from the settings of a run."""
+  if not isinstance(secure_sums, Mapping):
+    return f'sums are {secure_sums}'
+  if secure_sums['protocol'] == 'plain':
+    return 'sums without secrecy: insecure, vectors are added in the clear'
+  return (
+    f'sums by SecAgg+ against a {secure_sums["threat"]} server, with at most'
+    f' {secure_sums["corrupt"]:.0%} of a cohort colluding and'
+    f' {secure_sums["dropout"]:.0%} dropping out, clients'
+    f' {secure_sums["clients"]}'
+  )
+
+
+def _sessions(entries: Sequence[ledger_lib.Entry]) -> str:
+  """Returns what came of all sessions of a run."""
+  settled = [e for e in entries if e.kind != 'reserved']
+  protocols = [e.protocol for e in settled if e.protocol]
+  summed = [p for p in protocols if p['survivors']]
+  text = f'{sum(e.kind == "lost" for e in settled)} attempts lost'
+  if not summed:
+    return text
+  survivors = sum(p['survivors'] for p in summed)
+  clients = sum(p['clients'] for p in summed)
+  expansion = sum(p['expansion'] for p in summed) / len(summed)
+  verified = sum(bool(p['verified']) for p in summed)
+  return (
+    f'{survivors / clients:.1%} of the clients survived, {expansion:.1f} times'
+    f' the bytes, {verified} of {len(summed)} sums verified, {text}'
+  )
+
+
+def _protocol(item: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Returns how the newest attempt of a round was summed."""
+  return item['attempts'][-1]['protocol'] or {}
+
+
+def _session(item: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the cells of `_SESSION`."""
+  protocol = _protocol(item)
+  if 'survivors' not in protocol:
+    return ('',) * len(_SESSION)
+  return (
+    f'{protocol["survivors"]} of {protocol["clients"]}',
+    f'{protocol["expansion"]:.1f}',
+    progress.checked(protocol['verified']),
+  )
+
+
+def _measured(item: Mapping[str, Any]) -> tuple[str, str]:
+  clip_norm = item['measurements'].get('clip_norm')
+  attempts = str(len(item['attempts']))
+  return attempts, '' if clip_norm is None else f'{clip_norm:.3g}'

@@ -10,16 +10,41 @@ import pathlib
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tff_secagg_ext import accounting
+from tff_secagg_ext import ledger as ledger_lib
+from tff_secagg_ext.cli import progress
 
-# How often held-out data are evaluated, and a line is printed to a pipe.
-_REPORTS = 12
+# How often held-out data are evaluated.
+_EVALUATIONS = 12
+# One attempt in so many may be lost without costing the run its amplification.
+_SPARE = 10
 
 
 class InputError(Exception):
   """Options that cannot be used; the message says what would do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sums:
+  """How vectors are summed.
+
+  Attributes:
+    protocol: 'secagg' or 'plain'.
+    threat: The threat class of the protocol.
+    corrupt: The largest fraction of a cohort that colludes with the server.
+    dropout: The largest fraction of a cohort that drops out.
+    simulate_dropouts: With which probability a client is made to drop out,
+      after its work and before its vector arrives.
+    transcripts: A folder for the transcripts of the sessions; `None` for none.
+  """
+
+  protocol: str = 'secagg'
+  threat: str = 'malicious'
+  corrupt: float = 0.05
+  dropout: float = 0.25
+  simulate_dropouts: float = 0.0
+  transcripts: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +62,7 @@ class Options:
   mechanism: str = 'distributed_dgauss'
   cohorts: str = 'poisson'
   delta: float | None = None
+  sums: Sums = dataclasses.field(default_factory=lambda: Sums())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +78,8 @@ class Outcome:
     server: Epsilon of the coordinator.
     delta: The delta of both.
     sampling: What the release view's epsilon assumes of the cohorts.
+    secure_sums: How vectors were summed, as the ledger tells it.
+    entries: All of the run, oldest first.
     interrupted: Whether rounds remain.
   """
 
@@ -63,6 +91,8 @@ class Outcome:
   server: accounting.Epsilon
   delta: float
   sampling: accounting.Sampling
+  secure_sums: Any
+  entries: Sequence[ledger_lib.Entry]
   interrupted: bool
 
 
@@ -73,49 +103,57 @@ def train(options: Options, console: Console | None = None) -> Outcome:
     InputError: If the options cannot be used.
     LedgerError: If the ledger cannot; no round is lost by it.
   """
-  from tff_secagg_ext import program
+  from tff_secagg_ext import execution, program
 
   setup = _set_up(options)
-  with _reporting(console or Console(), options.run, setup.rounds) as report:
+  rounds = setup.plan.rounds
+
+  with (
+    _installed(setup.secure),
+    progress.reporting(console or Console(), options.run, rounds) as report,
+  ):
 
     def on_round(record: program.RoundRecord) -> None:
       number = record.entry.attempt.round
-      every = max(1, setup.rounds // _REPORTS)
-      if number % every == 0 or number == setup.rounds:
+      every = max(1, rounds // _EVALUATIONS)
+      if number % every == 0 or number == rounds:
         report.utility = setup.evaluate(record.state)
-      report(number, record.entry.release, record.entry.server)
+      report(record.entry)
 
     try:
       result = program.train(
         setup.recorder, setup.client_data, setup.plan, on_round=on_round
       )
-    except program.CheckpointError as error:
+    except (program.CheckpointError, execution.RoundAborted) as error:
       raise InputError(str(error)) from error
-  entries = setup.recorder.account.run.entries
-  nothing = accounting.Epsilon(0.0, ())
-  return Outcome(
-    run=options.run,
-    noise_multiplier=options.noise_multiplier,
-    rounds=result.rounds,
-    utility=setup.evaluate(result.state),
-    release=entries[-1].release if entries else nothing,
-    server=entries[-1].server if entries else nothing,
-    delta=setup.recorder.account.run.delta,
-    sampling=setup.plan.cohorts.sampling,
-    interrupted=result.interrupted,
-  )
+  return _outcome(options, setup, result)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Setup:
   recorder: Any
   plan: Any
+  secure: Any
   client_data: Callable[[Sequence[int]], Sequence[Any]]
   evaluate: Callable[[Any], dict[str, float]]
 
-  @property
-  def rounds(self) -> int:
-    return int(self.plan.rounds)
+
+def _outcome(options: Options, setup: _Setup, result: Any) -> Outcome:
+  run = setup.recorder.account.run
+  nothing = accounting.Epsilon(0.0, ())
+  return Outcome(
+    run=options.run,
+    noise_multiplier=options.noise_multiplier,
+    rounds=result.rounds,
+    utility=setup.evaluate(result.state),
+    release=run.entries[-1].release if run.entries else nothing,
+    server=run.entries[-1].server if run.entries else nothing,
+    delta=run.delta,
+    sampling=setup.plan.cohorts.sampling,
+    secure_sums=setup.secure.settings,
+    entries=run.entries,
+    interrupted=result.interrupted,
+  )
 
 
 def _set_up(options: Options) -> _Setup:
@@ -126,8 +164,10 @@ def _set_up(options: Options) -> _Setup:
     task = tasks.load(options.task)
     training = _resolved(options, task.training)
     cohorts = _cohorts(options.cohorts, len(task.clients), training)
-    aggregator = _aggregator(options, cohorts, training)
-    recorder = _recorder(options, task, training, aggregator, cohorts)
+    secure = _secure(options.sums, cohorts)
+    aggregator = _aggregator(options, training, cohorts, secure)
+    with _installed(secure):
+      recorder = _recorder(options, task, training, aggregator, cohorts)
     plan = program.TrainingPlan(
       training.rounds, cohorts, pathlib.Path(options.checkpoints) / options.run
     )
@@ -136,9 +176,21 @@ def _set_up(options: Options) -> _Setup:
   return _Setup(
     recorder,
     plan,
+    secure,
     lambda members: [task.client_data(task.clients[i]) for i in members],
     lambda state: task.evaluate(recorder.get_model_weights(state)),
   )
+
+
+@contextlib.contextmanager
+def _installed(secure: Any) -> Iterator[None]:
+  """Runs the secure sums of the block as `secure` says."""
+  from tff_secagg_ext import execution
+  from tff_secagg_ext._compat import tff
+
+  context = execution.create_secure_context(secure)
+  with tff.framework.get_context_stack().install(context):
+    yield
 
 
 def _resolved(options: Options, defaults: Any) -> Any:
@@ -159,17 +211,36 @@ def _cohorts(kind: str, population: int, training: Any) -> Any:
   return program.PoissonCohorts.for_run(
     population,
     training.clients_per_round,
-    rounds=training.rounds,
+    rounds=training.rounds + -(-training.rounds // _SPARE),
     delta=training.delta,
   )
 
 
-def _aggregator(options: Options, cohorts: Any, training: Any) -> Any:
+def _secure(sums: Sums, cohorts: Any) -> Any:
+  """The options of the secure context: no sum of fewer than must be left."""
+  from tff_secagg_ext import _validate, execution
+
+  _validate.check_float(
+    sums.simulate_dropouts, 'simulate_dropouts', minimum=0.0, maximum=1.0
+  )
+  options = execution.SecureOptions(
+    security=execution.Security(sums.threat, sums.corrupt, sums.dropout),
+    dropouts=execution.Dropouts({'mask': sums.simulate_dropouts}),
+    insecure_aggregates='forbid',
+    transcripts=sums.transcripts,
+    protocol=sums.protocol,
+  )
+  left = cohorts.minimum - options.lost(cohorts.minimum)
+  return dataclasses.replace(options, min_contributors=left)
+
+
+def _aggregator(
+  options: Options, training: Any, cohorts: Any, secure: Any
+) -> Any:
+  """The aggregator: noise for the fewest that must be left, less colluders."""
   from tff_secagg_ext import aggregators
 
   poisson = options.cohorts == 'poisson'
-  # A cohort of fixed size is whole, or its round fails closed.
-  smallest = cohorts.minimum if poisson else training.clients_per_round
   return aggregators.ddp_secure_aggregator(
     options.noise_multiplier,
     training.clients_per_round,
@@ -177,8 +248,9 @@ def _aggregator(options: Options, cohorts: Any, training: Any) -> Any:
     mechanism=options.mechanism,
     clipping=training.clip_norm or aggregators.DEFAULT_CLIPPING,
     cohorts=options.cohorts,
-    min_contributors=smallest,
+    min_contributors=secure.min_contributors,
     max_contributors=cohorts.maximum if poisson else None,
+    max_colluders=secure.colluders(cohorts.maximum),
   )
 
 
@@ -202,52 +274,3 @@ def _recorder(
     sampling=cohorts.sampling,
     delta=training.delta,
   )
-
-
-class _Report:
-  """Shows how far a run is, on a terminal or line by line."""
-
-  def __init__(self, show: Callable[[int, str], None]):
-    self.utility: dict[str, float] = {}
-    self._show = show
-
-  def __call__(
-    self,
-    number: int,
-    release: accounting.Epsilon,
-    server: accounting.Epsilon,
-  ) -> None:
-    figures = [f'{name} {value:.3f}' for name, value in self.utility.items()]
-    figures += [
-      f'ε release {release.value:.3g}',
-      f'ε server {server.value:.3g}',
-    ]
-    self._show(number, '  '.join(figures))
-
-
-@contextlib.contextmanager
-def _reporting(console: Console, run: str, rounds: int) -> Iterator[_Report]:
-  if not console.is_terminal:
-    every = max(1, rounds // _REPORTS)
-
-    def line(number: int, text: str) -> None:
-      if number % every == 0 or number == rounds:
-        console.print(
-          f'{run}: round {number}/{rounds}  {text}',
-          highlight=False,
-          soft_wrap=True,
-        )
-
-    yield _Report(line)
-    return
-  columns = (
-    TextColumn(run),
-    BarColumn(bar_width=None),
-    TextColumn('{task.completed}/{task.total}  {task.fields[text]}'),
-    TimeRemainingColumn(compact=True),
-  )
-  with Progress(*columns, console=console) as progress:
-    bar = progress.add_task(run, total=rounds, text='')
-    yield _Report(
-      lambda number, text: progress.update(bar, completed=number, text=text)
-    )

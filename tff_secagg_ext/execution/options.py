@@ -120,24 +120,21 @@ class SecureOptions:
   @property
   def settings(self) -> dict[str, Any]:
     """What the secrecy of the sums rests on, as JSON values for a ledger."""
-    if self.protocol == 'plain':
-      return {
-        'protocol': 'plain',
-        'secrecy': 'none: insecure, vectors are added in the clear',
-        'min_contributors': self.min_contributors,
-      }
-    return {
-      'protocol': 'secagg',
-      **dataclasses.asdict(self.security),
-      'verify': self.verified,
+    common = {
+      'protocol': self.protocol,
+      'corrupt': self.security.corrupt,
+      'dropout': self.security.dropout,
       'min_contributors': self.min_contributors,
       'clients': 'simulated in one process',
     }
+    if self.protocol == 'plain':
+      secrecy = 'none: insecure, vectors are added in the clear'
+      return {**common, 'secrecy': secrecy}
+    security = dataclasses.asdict(self.security)
+    return {**common, **security, 'verify': self.verified}
 
   def colluders(self, clients: int) -> int:
     """How many of so many clients may collude with the server."""
-    if self.protocol == 'plain':
-      return 0
     return parameters.counts(clients, self.security)[0]
 
   def lost(self, clients: int) -> int:

@@ -40,6 +40,14 @@ class Cohorts(Protocol):
     """The number of clients that could take part."""
 
   @property
+  def minimum(self) -> int:
+    """The smallest cohort that `sampling` is claimed of."""
+
+  @property
+  def maximum(self) -> int:
+    """The largest cohort that runs."""
+
+  @property
   def sampling(self) -> accounting.Sampling:
     """What may be assumed of a cohort that was neither cut nor refused."""
 
@@ -138,6 +146,16 @@ class FixedCohorts:
   def __post_init__(self) -> None:
     _validate.check_int(self.population, 'population', minimum=1)
     _validate.check_int(self.size, 'size', minimum=1, maximum=self.population)
+
+  @property
+  def minimum(self) -> int:
+    """The size."""
+    return self.size
+
+  @property
+  def maximum(self) -> int:
+    """The size."""
+    return self.size
 
   @property
   def sampling(self) -> accounting.FixedSizeSampling:

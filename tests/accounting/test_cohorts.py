@@ -95,3 +95,21 @@ def test_refuses(
 ) -> None:
   with pytest.raises(error, match=match):
     call(accounting.poisson_cohort_bounds)
+
+
+@pytest.mark.parametrize(
+  ('probability', 'odds'), [(0.1, 1.0), (0.5, 1.0), (0.75, 3.0), (1.0, 1.0)]
+)
+def test_too_small_a_cohort_counts_more_where_all_are_needed(
+  probability: float, odds: float
+) -> None:
+  sampling = accounting.PoissonSampling(probability)
+  assert accounting.odds_of_being_needed(sampling) == pytest.approx(odds)
+
+
+def test_being_needed_is_within_the_odds_of_too_small_a_cohort() -> None:
+  for population, q, least in [(20, 0.75, 12), (50, 0.9, 40), (40, 0.3, 6)]:
+    needed = q * stats.binom(population - 1, q).pmf(least - 1)
+    too_small = stats.binom(population, q).cdf(least - 1)
+    odds = accounting.odds_of_being_needed(accounting.PoissonSampling(q))
+    assert needed <= odds * too_small

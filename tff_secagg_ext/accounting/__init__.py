@@ -14,6 +14,7 @@ from tff_secagg_ext.accounting.accountant import (
 )
 from tff_secagg_ext.accounting.cohorts import (
   CohortBounds,
+  odds_of_being_needed,
   poisson_cohort_bounds,
 )
 from tff_secagg_ext.accounting.events import (
@@ -43,6 +44,7 @@ __all__ = [
   'Sampling',
   'UnaccountedEvent',
   'from_json',
+  'odds_of_being_needed',
   'poisson_cohort_bounds',
   'release_epsilon',
   'server_epsilon',

@@ -8,6 +8,7 @@ import dataclasses
 from scipy import special
 
 from tff_secagg_ext import _validate
+from tff_secagg_ext.accounting.sampling import PoissonSampling
 
 # The part of delta that cohorts outside the bounds may take.
 _SHARE = 0.01
@@ -42,6 +43,17 @@ def _above(population: int, probability: float, size: int) -> float:
   if size >= population:
     return 0.0
   return float(special.betainc(size + 1, population - size, probability))
+
+
+def odds_of_being_needed(sampling: PoissonSampling) -> float:
+  """Returns what too small a cohort counts in delta, at least 1.
+
+  A cohort that one client more would make large enough tells whether that
+  client is in it: q/(1 - q) times as probable as one that is too small
+  (docs/accounting.md, section 6).
+  """
+  q = sampling.probability
+  return max(1.0, q / (1.0 - q)) if q < 1.0 else 1.0
 
 
 def poisson_cohort_bounds(

@@ -71,7 +71,7 @@ def train(
   ] = 0.05,
   dropout: Annotated[
     float, typer.Option(help='Largest fraction that drops out of a cohort.')
-  ] = 0.25,
+  ] = 0.2,
   simulate_dropouts: Annotated[
     float, typer.Option(help='Probability that a client is made to drop out.')
   ] = 0.0,

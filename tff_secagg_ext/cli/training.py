@@ -42,7 +42,7 @@ class Sums:
   protocol: str = 'secagg'
   threat: str = 'malicious'
   corrupt: float = 0.05
-  dropout: float = 0.25
+  dropout: float = 0.2
   simulate_dropouts: float = 0.0
   transcripts: str | None = None
 

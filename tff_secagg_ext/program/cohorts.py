@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import fractions
+import math
 import secrets
 from typing import Protocol
 
@@ -98,6 +99,8 @@ class PoissonCohorts:
   ) -> PoissonCohorts:
     """Returns cohorts that stay in bounds but with probability delta/100.
 
+    Too small a cohort counts as `accounting.odds_of_being_needed` says.
+
     Args:
       population: The number of clients.
       expected: The mean size of a cohort.
@@ -107,6 +110,13 @@ class PoissonCohorts:
     bounds = accounting.poisson_cohort_bounds(
       population, expected, rounds, delta
     )
+    odds = accounting.odds_of_being_needed(
+      accounting.PoissonSampling(expected / population)
+    )
+    if odds > 1.0:
+      bounds = accounting.poisson_cohort_bounds(
+        population, expected, math.ceil(rounds * odds), delta
+      )
     return cls(population, expected, bounds.minimum, bounds.maximum)
 
   @property

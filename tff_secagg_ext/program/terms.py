@@ -208,7 +208,9 @@ class Terms:
       cohort = stats.poisson(spec.expected_clients_per_round)
     else:
       cohort = stats.binom(self.population, self.sampling.probability)
-    below = cohort.cdf(self._least_cohort - 1)
+    # docs/accounting.md, section 6: why too small a cohort may count more.
+    odds = accounting.odds_of_being_needed(self.sampling)
+    below = odds * cohort.cdf(self._least_cohort - 1)
     return float(below + cohort.sf(spec.max_shares))
 
   def _charge(

@@ -12,6 +12,8 @@ import sys
 
 import pytest
 
+from tff_secagg_ext._compat import tff
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'^```(\w*)\n(.*?)^```', README, re.MULTILINE | re.DOTALL)
@@ -36,8 +38,12 @@ def test_python_blocks_run_one_after_the_other(
 ):
   monkeypatch.chdir(tmp_path)
   names: dict[str, object] = {'__name__': 'readme'}
-  for text in blocks('python'):
-    exec(compile(text, 'README.md', 'exec'), names)
+  before = tff.framework.get_context_stack().current
+  try:
+    for text in blocks('python'):
+      exec(compile(text, 'README.md', 'exec'), names)
+  finally:
+    tff.framework.set_default_context(before)
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
   rows = [row for row in lines if row and row[0].isdecimal()]
   assert len(rows) == 5
@@ -66,7 +72,8 @@ def test_commands_run(tmp_path: pathlib.Path):
         timeout=300,
       )
       printed.append(done.stdout)
-  _, listed, shown = printed
+  _, listed, shown, parameters = printed
+  assert 'neighbors' in parameters
   assert 'mine' in listed
   rounds = json.loads(shown)['rounds']
   assert [entry['status'] for entry in rounds] == ['committed'] * 5

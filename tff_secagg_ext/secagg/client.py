@@ -33,6 +33,7 @@ from tff_secagg_ext.secagg import (
   checks,
   codec,
   errors,
+  inputs,
   keys,
   messages,
   ring,
@@ -288,7 +289,7 @@ class Introduced(State[_Placed]):
 
 def _tagged_vectors(session: Session) -> list[npt.NDArray[np.int64]]:
   """Returns the client's vectors, checked, with their tags."""
-  vectors = checks.vectors(session.vectors(), session.setup.vectors)
+  vectors = inputs.vectors(session.vectors(), session.setup.vectors)
   if not session.setup.verify:
     return vectors
   tagger = session.tagger()

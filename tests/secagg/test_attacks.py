@@ -118,15 +118,16 @@ def survivors_with(**weaker: object) -> Callable[[Patch], None]:
   """The check of survivor lists, for a neighborhood with other fields."""
   real = checks.survivors
 
-  def lenient(bitmap, neighborhood, shared, min_survivors):
+  def lenient(bitmap, neighborhood, shared, setup):
     fields = {
       name: value(bitmap, neighborhood) if callable(value) else value
       for name, value in weaker.items()
     }
     shared = fields.pop('shared', shared)
-    min_survivors = fields.pop('min_survivors', min_survivors)
+    least = fields.pop('min_survivors', setup.min_survivors)
+    setup = dataclasses.replace(setup, min_survivors=least)
     neighborhood = dataclasses.replace(neighborhood, **fields)
-    return real(bitmap, neighborhood, shared, min_survivors)
+    return real(bitmap, neighborhood, shared, setup)
 
   return lambda patch: patch.setattr(checks, 'survivors', lenient)
 
@@ -290,7 +291,7 @@ def four_of_five(server: Attacker, ghosts: int) -> bool:
 @attack(
   errors.TooFewSurvivors,
   'At least 5 clients',
-  survivors_with(min_survivors=0),
+  survivors_with(min_survivors=1),
   honest=range(1, 6),
   corrupt=(),
   security=FIVE,
@@ -366,6 +367,29 @@ def fewer_neighbors_alive_than_the_threshold(server: Attacker) -> bool:
   for i in WITHOUT:
     server.unmask(server.bitmap((VICTIM, i)), None, i)
   return server.knows_vector()
+
+
+@attack(
+  errors.TooFewSurvivors,
+  'At least 8 clients',
+  no_check(parameters, 'least_survivors', 1),
+  corrupt=(),
+  honest=ALL,
+  security=Security('curious', 0.0, 0.1, neighbors=2, threshold=1),
+  verify=False,
+)
+def survivors_in_two_parts(server: Attacker) -> bool:
+  """Opposite clients of a circle are lost: the server follows the protocol."""
+  server.invite()
+  server.last = server.roster()
+  for i in ALL:
+    around = sorted(((i - 2) % 8 + 1, i % 8 + 1))
+    server.introduce(i, peers=around, degree=2, threshold=1)
+  server.deliver()
+  parts = (2, 3, 4), (6, 7, 8)
+  alive = sum(parts, ())
+  server.unmask(server.bitmap(alive), None, *alive)
+  return all(map(server.knows_sum, parts))
 
 
 # Keys and identities.

@@ -11,7 +11,12 @@ import pytest
 
 from tff_secagg_ext.secagg import checks, codec, errors, keys, messages
 from tff_secagg_ext.secagg.graph import Graph
-from tff_secagg_ext.secagg.setup import Security, Setup, VectorSpec
+from tff_secagg_ext.secagg.setup import (
+  THREAT_CLASSES,
+  Security,
+  Setup,
+  VectorSpec,
+)
 
 SPEC = VectorSpec('x', 3, 16)
 SECURITY = Security('malicious', neighbors=4, threshold=3)
@@ -346,6 +351,14 @@ def test_too_few_delivered_shares(around):
     checks.delivered(shares, neighborhood)
 
 
+def of_at_least(min_survivors: int) -> Setup:
+  """A setup of which three in seven clients may be lost."""
+  security = dataclasses.replace(SECURITY, dropout=0.5)
+  return dataclasses.replace(
+    SETUP, security=security, min_survivors=min_survivors
+  )
+
+
 def bitmap_of(alive: list[int]) -> bytes:
   return codec.pack_bits(i in alive for i in range(7))
 
@@ -354,10 +367,11 @@ def test_honest_survivors_are_accepted(around):
   neighborhood = around.checked()
   ids = {peer.id for peer in around.found.peers}
   places = [peer.position for peer in around.found.peers]
-  assert (
-    checks.survivors(bitmap_of(list(range(7))), neighborhood, ids, 7) == ids
+  everybody = bitmap_of(list(range(7)))
+  assert checks.survivors(everybody, neighborhood, ids, of_at_least(7)) == ids
+  alive = checks.survivors(
+    bitmap_of([3, *places[:3]]), neighborhood, ids, of_at_least(4)
   )
-  alive = checks.survivors(bitmap_of([3, *places[:3]]), neighborhood, ids, 4)
   assert alive == {10 + place for place in places[:3]}
   assert neighborhood.ids_of(bitmap_of([0, 3, 6])) == [10, 13, 16]
 
@@ -378,7 +392,7 @@ def test_survivors_that_no_honest_server_sends(around):
     ),
   ):
     with pytest.raises(errors.BadSurvivors, match=message):
-      checks.survivors(bitmap, neighborhood, shared, 2)
+      checks.survivors(bitmap, neighborhood, shared, of_at_least(2))
 
 
 def test_too_few_survivors(around):
@@ -389,10 +403,40 @@ def test_too_few_survivors(around):
     errors.TooFewSurvivors,
     match=r'At least 5 clients, 3 neighbors among them, .* Found 4 and 3',
   ):
-    checks.survivors(bitmap_of([3, *places[:3]]), neighborhood, ids, 5)
+    checks.survivors(
+      bitmap_of([3, *places[:3]]), neighborhood, ids, of_at_least(5)
+    )
   others = [i for i in range(7) if i not in places]
   with pytest.raises(errors.TooFewSurvivors, match=r'Found 5 and 2\.'):
-    checks.survivors(bitmap_of([*others, *places[:2]]), neighborhood, ids, 2)
+    checks.survivors(
+      bitmap_of([*others, *places[:2]]), neighborhood, ids, of_at_least(2)
+    )
+
+
+@pytest.mark.parametrize('threat', THREAT_CLASSES)
+def test_more_are_lost_than_a_sparse_graph_surely_bears(around, threat: str):
+  neighborhood = around.checked()
+  ids = {peer.id for peer in around.found.peers}
+  five = bitmap_of([3, *(peer.position for peer in around.found.peers)])
+
+  def alive_of(dropout: float, degree: int = 4) -> frozenset[int]:
+    setup = dataclasses.replace(
+      SETUP,
+      security=Security(threat, 0.0, dropout, degree, degree // 2 + 1),
+      verify=False,
+      min_survivors=1,
+    )
+    return checks.survivors(five, neighborhood, ids, setup)
+
+  # Of seven, a fraction of 0.3 is two.
+  assert alive_of(0.3) == ids
+  for dropout, least in ((0.28, 6), (0.1, 7)):
+    with pytest.raises(
+      errors.TooFewSurvivors, match=rf'At least {least} clients, .* Found 5 and'
+    ):
+      alive_of(dropout)
+    # The complete graph is of one piece, whoever is left.
+    assert alive_of(dropout, degree=6) == ids
 
 
 def test_survivors_that_were_not_confirmed():

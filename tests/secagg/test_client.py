@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.secagg.sessions import ACTIVE, CURIOUS, KINDS, Group, Walk
-from tff_secagg_ext.secagg import client, codec, errors, keys
+from tff_secagg_ext.secagg import client, codec, cohort, errors, keys
 from tff_secagg_ext.secagg.codec import Kind
 from tff_secagg_ext.secagg.setup import Security, VectorSpec
 
@@ -245,6 +245,29 @@ def test_a_session_is_joined_once():
   # Another round of the same session id is another session.
   again = dataclasses.replace(walk.setup, round=1)
   Walk(walk.group, again).to('finished')
+
+
+@GROUPS
+def test_all_clients_refuse_survivors_that_may_be_parted(
+  security, verify, path: str, monkeypatch
+):
+  """The server goes on, though more are lost than may be."""
+  monkeypatch.setattr(cohort.Cohort, 'require_connected', lambda *_: None)
+  for dropout, is_refused in ((0.1, True), (0.2, False)):
+    group = Group(
+      dataclasses.replace(security, dropout=dropout), range(10), verify=verify
+    )
+    walk = Walk(group).to('mask')
+    walk.ask()
+    walk.tell({i: reply for i, reply in walk.replies.items() if i > 1})
+    for i, message in walk.server.requests.items():
+      if not is_refused:
+        walk.states[i].receive(message)
+        continue
+      with pytest.raises(
+        errors.TooFewSurvivors, match=r'At least 9 clients, .* Found 8 and'
+      ):
+        walk.states[i].receive(message)
 
 
 def test_a_client_without_the_key_joins_no_session_that_verifies():

@@ -26,7 +26,7 @@ def make_server(seed: int, dropout: float, **changes) -> secagg_session.Server:
     threat=seed % 3,
     verify=seed % 3 == 2,
     gamma=0.0,
-    delta=0.0,
+    delta=0.4,
     neighbors=luck.choice((4, 6, 100)),
     threshold=2,
     min_survivors=1,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import os
@@ -72,7 +73,8 @@ class Schedule:
     effective = min(k, self.n - 1)
     least = effective // 2 + 1 if self.threat != 'curious' else 1
     t = luck.randint(min(least, effective), effective)
-    return Security(self.threat, 0.0, 0.0, k, t)
+    dropout = luck.choice((0.0, 0.1, 0.25, 0.5))
+    return Security(self.threat, 0.0, dropout, k, t)
 
   def left(self, *stages: str) -> list[int]:
     """Who has not dropped out in some steps, by the schedule alone."""
@@ -86,6 +88,21 @@ class Schedule:
   def masked(self) -> list[int]:
     """Who is to send a masked vector, if nobody refuses."""
     return self.left(*STAGES[: STAGES.index('mask') + 1])
+
+  def rostered(self) -> int:
+    """How many are in the graph."""
+    return len(self.left('invite', 'reveal'))
+
+  def is_sparse(self) -> bool:
+    derived = parameters.derive(self.rostered(), self.security)
+    return derived.neighbors < self.rostered() - 1
+
+  def least_survivors(self) -> int:
+    """How many are not parted, of those in the graph."""
+    n = self.rostered()
+    # A hair above, for products that are integers but for rounding.
+    lost = int(self.security.dropout * n + 1e-6)
+    return n - lost if self.is_sparse() else 1
 
   def is_enough(self) -> bool:
     """Whether t are left wherever t are needed, in the complete graph."""
@@ -119,7 +136,7 @@ class Schedule:
 
 def test_a_thousand_schedules_of_dropouts_end_exactly_or_cleanly():
   luck = random.Random('schedules')
-  sums, aborts = 0, dict.fromkeys(STAGES, 0)
+  sums, parted, aborts = collections.Counter(), 0, dict.fromkeys(STAGES, 0)
   for _ in range(1200):
     schedule = Schedule(luck)
     try:
@@ -128,15 +145,19 @@ def test_a_thousand_schedules_of_dropouts_end_exactly_or_cleanly():
       aborts[error.stage] += 1
       assert schedule.drops
       assert error.sum_known == (error.stage == 'verify')
+      parted += 'may fall apart' in str(error)
       continue
-    sums += 1
+    sums[schedule.is_sparse(), len(schedule.masked) < schedule.n] += 1
+    assert len(outcome.survivors) >= schedule.least_survivors()
     assert is_exact(outcome, schedule.specs)
     assert set(outcome.survivors) <= set(schedule.masked)
     assert len(outcome.survivors) >= schedule.min_survivors
     assert outcome.report.verified is (True if schedule.verify else None)
     if not outcome.report.refusals:
       assert list(outcome.survivors) == schedule.masked
-  assert sums >= 500
+  assert sums.total() >= 500
+  assert sums[True, True] >= 30
+  assert parted >= 30
   assert sum(aborts.values()) >= 400
   for stage in ('invite', 'reveal', 'share', 'mask', 'unmask'):
     assert aborts[stage] >= 30

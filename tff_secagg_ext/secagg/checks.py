@@ -259,7 +259,7 @@ def survivors(
   bitmap: bytes,
   neighborhood: Neighborhood,
   shared: Set[int],
-  min_survivors: int,
+  setup: Setup,
 ) -> frozenset[int]:
   """Refuses a survivor list that would open something.
 
@@ -267,7 +267,7 @@ def survivors(
     bitmap: Over the roster.
     neighborhood: The client's.
     shared: The ids of the neighbors whose shares it holds.
-    min_survivors: Of the setup.
+    setup: Of the session.
 
   Returns:
     The ids of the neighbors that survived.
@@ -275,7 +275,8 @@ def survivors(
   Raises:
     BadSurvivors: If the list is not over the roster, names the client as
       dropped out, or a neighbor as alive that has not shared its secrets.
-    TooFewSurvivors: If it names too few clients, or too few neighbors.
+    TooFewSurvivors: If it names too few neighbors, or too few clients: fewer
+      than must survive, or than a sparse graph surely holds together.
   """
   try:
     flags = codec.unpack_bits(bitmap, neighborhood.clients)
@@ -293,10 +294,14 @@ def survivors(
       'A neighbor that survived must have shared its secrets. Found'
       f' {sorted(alive - shared)} that have not.'
     )
-  if sum(flags) < min_survivors or len(alive) < neighborhood.threshold:
+  least = max(
+    setup.min_survivors,
+    parameters.least_survivors(neighborhood.clients, setup.security),
+  )
+  if sum(flags) < least or len(alive) < neighborhood.threshold:
     raise errors.TooFewSurvivors(
-      f'At least {min_survivors} clients, {neighborhood.threshold} neighbors'
-      f' among them, must survive. Found {sum(flags)} and {len(alive)}.'
+      f'At least {least} clients, {neighborhood.threshold} neighbors among'
+      f' them, must survive. Found {sum(flags)} and {len(alive)}.'
     )
   return alive
 

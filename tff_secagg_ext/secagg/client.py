@@ -332,9 +332,7 @@ class Masked(State[_Summed]):
       return _unmask(summed, request.survivors)
     _, body = session.channel.open(message, Kind.SURVIVORS)
     survivors = bytes(body)
-    checks.survivors(
-      survivors, neighborhood, set(summed.shares), session.setup.min_survivors
-    )
+    checks.survivors(survivors, neighborhood, set(summed.shares), session.setup)
     identity = session.credentials.identity
     assert identity is not None
     content = keys.survivors_content(
@@ -366,7 +364,7 @@ def _unmask(summed: _Summed, survivors: bytes) -> tuple[State[Any], bytes]:
   """Answers with one share for each neighbor: of b, or of s."""
   session, neighborhood = summed.session, summed.neighborhood
   alive = checks.survivors(
-    survivors, neighborhood, set(summed.shares), session.setup.min_survivors
+    survivors, neighborhood, set(summed.shares), session.setup
   )
   body = b''.join(
     share[: shamir.KEY_BYTES] if peer in alive else share[shamir.KEY_BYTES :]

@@ -9,6 +9,7 @@ its goal. With the one check taken out that is named beside it, it does.
 from __future__ import annotations
 
 from collections.abc import Callable
+import copy
 import dataclasses
 import os
 import re
@@ -34,6 +35,7 @@ from tff_secagg_ext.secagg import (
   keys,
   messages,
   parameters,
+  ring,
   tagging,
   verify,
 )
@@ -140,6 +142,10 @@ def together(*changes: Callable[[Patch], None]) -> Callable[[Patch], None]:
   return take_out
 
 
+# A client that forgets in which rounds it has answered.
+ANSWER_AGAIN = no_check(checks, 'unanswered')
+
+
 # Both secrets of one client.
 
 
@@ -147,7 +153,11 @@ def keep_states(patch: Patch) -> None:
   patch.setattr(client.State, '_leave', lambda state: state._memory)
 
 
-@attack(errors.StateSpentError, 'was left already', keep_states)
+@attack(
+  errors.StateSpentError,
+  'was left already',
+  together(keep_states, ANSWER_AGAIN),
+)
 def both_shares_over_several_messages(server: Attacker) -> bool:
   server.until_masked()
   before, everybody = dict(server.states), server.honest
@@ -884,6 +894,67 @@ def a_misdelivered_share(server: Attacker) -> bool:
   return wrong_sum_by(server, lambda server: {2: server.sealed[2, 3]})
 
 
+# Two sums of one round.
+
+two_sums = attack(
+  errors.ReplayedSession,
+  'answered in a session of round 3 before',
+  ANSWER_AGAIN,
+  honest=ALL,
+  corrupt=(),
+)
+
+
+def mask_for(server: Attacker, invited: range) -> None:
+  """Begins one more session of the round, up to the masked vectors."""
+  server.setup = dataclasses.replace(server.setup, session=os.urandom(32))
+  server.begin()
+  server.invite(*invited)
+  if server.honest:
+    server.reveal(server.roster())
+    server.introduce(degree=len(invited) - 1)
+    server.deliver()
+
+
+def sum_of(server: Attacker, alive: range) -> ring.Words | None:
+  """Ends a session; `None` if the sum does not come out."""
+  if not server.honest:
+    return None
+  bitmap = server.bitmap(alive)
+  signed = server.confirm(bitmap, *server.honest)
+  server.unmask(bitmap, signed, *server.honest)
+  return server.open(alive, cancelled=alive)
+
+
+def is_difference(
+  server: Attacker, one: ring.Words | None, other: ring.Words | None
+) -> bool:
+  """Whether two sums tell the victim's vector."""
+  if one is None or other is None:
+    return False
+  found = ((one - other) % SPEC.modulus)[: SPEC.length]
+  return np.array_equal(found, server.vectors[VICTIM])
+
+
+@two_sums
+def a_session_after_one_that_is_said_to_have_failed(server: Attacker) -> bool:
+  """The victim is not invited again."""
+  mask_for(server, ALL)
+  one = sum_of(server, ALL)
+  mask_for(server, WITHOUT)
+  return is_difference(server, one, sum_of(server, WITHOUT))
+
+
+@two_sums
+def two_sessions_at_once(server: Attacker) -> bool:
+  """All have joined the second one before they answer in the first."""
+  second = copy.copy(server)
+  mask_for(server, ALL)
+  mask_for(second, WITHOUT)
+  one = sum_of(server, ALL)
+  return is_difference(server, one, sum_of(second, WITHOUT))
+
+
 # The sum.
 
 
@@ -969,7 +1040,9 @@ def a_scaled_sum(server: Attacker) -> bool:
 @wrong_sum
 def the_sum_of_an_earlier_session(server: Attacker) -> bool:
   earlier = summed(server)
-  server.setup = dataclasses.replace(server.setup, session=os.urandom(32))
+  server.setup = dataclasses.replace(
+    server.setup, session=os.urandom(32), round=4
+  )
   server.begin()
   summed(server)
   return server.is_accepted(earlier, 5)
@@ -989,15 +1062,10 @@ def the_true_sum_of_other_survivors(server: Attacker) -> bool:
   return server.is_accepted(total, 5)
 
 
-def forget_sessions(patch: Patch) -> None:
-  nothing = property(lambda _: set(), lambda *_: None)
-  patch.setattr(client.Client, '_seen', nothing, raising=False)
-
-
 @attack(
   errors.ReplayedSession,
   'taken part in this session and round before',
-  forget_sessions,
+  together(no_check(checks, 'unused'), ANSWER_AGAIN),
   **SUMMED,
 )
 def a_replayed_session(server: Attacker) -> bool:

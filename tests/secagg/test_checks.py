@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from tff_secagg_ext.secagg import checks, codec, errors, keys, messages
+from tff_secagg_ext.secagg import (
+  checks,
+  client_state,
+  codec,
+  errors,
+  keys,
+  messages,
+)
 from tff_secagg_ext.secagg.graph import Graph
 from tff_secagg_ext.secagg.setup import (
   THREAT_CLASSES,
@@ -357,6 +364,40 @@ def of_at_least(min_survivors: int) -> Setup:
   return dataclasses.replace(
     SETUP, security=security, min_survivors=min_survivors
   )
+
+
+def test_a_session_is_joined_once():
+  history = client_state.History(joined={(bytes(32), 0)})
+  with pytest.raises(
+    errors.ReplayedSession, match='taken part in this session and round before'
+  ):
+    checks.unused(SETUP, history)
+  checks.unused(dataclasses.replace(SETUP, round=1), history)
+  checks.unused(dataclasses.replace(SETUP, session=b's' * 32), history)
+  # What was joined and not answered forbids no answer.
+  checks.unanswered(SETUP, history)
+
+
+def test_a_round_is_answered_once():
+  history = client_state.History(answered={0, 7})
+  for session in (bytes(32), b's' * 32):
+    setup = dataclasses.replace(SETUP, session=session, round=7)
+    for check in (checks.unused, checks.unanswered):
+      with pytest.raises(
+        errors.ReplayedSession,
+        match=r'answered in a session of round 7 before\. A new attempt needs',
+      ):
+        check(setup, history)
+      check(dataclasses.replace(setup, round=6), history)
+
+
+def test_a_sum_is_verified_by_whoever_can():
+  able = client_state.Credentials(verification_key=bytes(32))
+  checks.verifiable(SETUP, able)
+  unable = client_state.Credentials()
+  checks.verifiable(dataclasses.replace(SETUP, verify=False), unable)
+  with pytest.raises(errors.UnacceptableSetup, match='has no key to verify'):
+    checks.verifiable(SETUP, unable)
 
 
 def bitmap_of(alive: list[int]) -> bytes:

@@ -8,6 +8,7 @@ import dataclasses
 
 from tff_secagg_ext import _validate
 from tff_secagg_ext.secagg import codec, errors, keys, messages, parameters
+from tff_secagg_ext.secagg.client_state import Credentials, History
 from tff_secagg_ext.secagg.graph import Graph
 from tff_secagg_ext.secagg.setup import Security, Setup, VectorSpec
 
@@ -57,6 +58,47 @@ class Policy:
         f'A session must sum at least {self.min_survivors} clients. Found'
         f' {setup.min_survivors}.'
       )
+
+
+def verifiable(setup: Setup, credentials: Credentials) -> None:
+  """Refuses a session whose sum the client could not verify.
+
+  Raises:
+    UnacceptableSetup: If it verifies, and the client has no key.
+  """
+  if setup.verify and credentials.verification_key is None:
+    raise errors.UnacceptableSetup(
+      'The client has no key to verify sums. Found a session that does.'
+    )
+
+
+def unused(setup: Setup, history: History) -> None:
+  """Refuses to join a session twice, or another of a round that is answered.
+
+  Raises:
+    ReplayedSession: If the client has done so before.
+  """
+  if (setup.session, setup.round) in history.joined:
+    raise errors.ReplayedSession(
+      'The client has taken part in this session and round before.'
+    )
+  unanswered(setup, history)
+
+
+def unanswered(setup: Setup, history: History) -> None:
+  """Refuses to help to unmask two sums of one round.
+
+  They are of the same vectors. If one client is in one of them alone, it is
+  their difference; and a server can say of each that it was given up.
+
+  Raises:
+    ReplayedSession: If the client has sent its shares in another session.
+  """
+  if setup.round in history.answered:
+    raise errors.ReplayedSession(
+      f'The client has answered in a session of round {setup.round} before. A'
+      ' new attempt needs new vectors, and a round of its own.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)

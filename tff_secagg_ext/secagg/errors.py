@@ -40,7 +40,7 @@ class UnacceptableSetup(Refusal):
 
 
 class ReplayedSession(Refusal):
-  """The client has taken part in this session and round already."""
+  """The client was in this session, or has answered in its round, already."""
 
 
 class CohortTooSmall(Refusal):

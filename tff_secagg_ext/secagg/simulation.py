@@ -118,7 +118,8 @@ class Simulation:
   """Clients of this process, for one session after the other.
 
   Identities and the verification key are made from the kernel's randomness,
-  kept as long as the object, and never given to the server.
+  kept as long as the object, and never given to the server. So is what clients
+  remember of their sessions.
   """
 
   def __init__(
@@ -141,6 +142,7 @@ class Simulation:
     self._verification_key = os.urandom(32)
     self._identities: dict[int, keys.Identity] = {}
     self._registry: dict[int, bytes] = {}
+    self._histories: dict[int, client_state.History] = {}
 
   def run(
     self,
@@ -159,7 +161,9 @@ class Simulation:
       specs: The vectors.
       vectors: Gives the vectors of a client by name, integers in [0, m). It is
         called once for each client that is to mask them, ids ascending.
-      round: The round of the training.
+      round: The round of the training, whose vectors these are: it may be
+        given again after a session that was aborted before the step 'unmask',
+        but clients that have sent their shares refuse another of its round.
       dropouts: Who drops out, and when.
       transcript: Where to record the session.
 
@@ -200,4 +204,5 @@ class Simulation:
       client_state.Credentials(
         identity, self._registry, self._verification_key
       ),
+      history=self._histories.setdefault(client_id, client_state.History()),
     )

@@ -336,6 +336,27 @@ def unknown_survivors_are_counted(server: Attacker) -> bool:
   return four_of_five(server, 1 << 6)
 
 
+@attack(
+  errors.MessageError,
+  'names somebody beyond it',
+  read_beyond,
+  honest=range(1, 6),
+  corrupt=(),
+  security=dataclasses.replace(FIVE, threat='curious'),
+  verify=False,
+  min_survivors=5,
+)
+def unknown_survivors_are_counted_in_a_request(server: Attacker) -> bool:
+  server.invite()
+  server.last = server.roster()
+  for i in range(1, 6):
+    others = [j for j in range(1, 6) if j != i]
+    server.introduce(i, peers=others, degree=4, threshold=3)
+  server.deliver()
+  server.unmask(bytes([0b1111 | 1 << 6]), None, *range(1, 5))
+  return server.knows_sum(range(1, 5))
+
+
 def everybody_shared(_, neighborhood):
   return {peer.id for peer in neighborhood.peers}
 

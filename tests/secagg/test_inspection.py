@@ -29,7 +29,7 @@ def record(threat: str, kept: transcript.Transcript) -> tuple[int, ...]:
     SPECS,
     lambda client: {'a': np.full(3, client)},
     dropouts=drops,
-    transcript=kept,
+    transcripts=lambda _: kept,
   )
   return outcome.survivors
 
@@ -114,7 +114,7 @@ def test_an_aborted_session_is_taken():
       SPECS,
       lambda client: {'a': np.full(3, client)},
       dropouts=lambda stage, client: stage == 'share' and client == 0,
-      transcript=kept,
+      transcripts=lambda _: kept,
     )
   assert 'must be left' in (inspection.check(kept.lines).aborted or '')
 
@@ -304,7 +304,7 @@ FORGERIES = {
   ),
   'no hex': (
     change_row('advertisements', 4, 2, lambda digits: 'x' + digits[1:]),
-    'hexadecimal|hex',
+    'key must be 32 bytes in lower-case hex',
   ),
   'a signature that is a number': (
     change_row('advertisements', 4, 5, value(7)),

@@ -57,7 +57,7 @@ def test_clients_remember_the_rounds_that_they_have_answered(security):
       vectors_of,
       round=round,
       dropouts=lambda stage, _: stage == lost_in,
-      transcript=transcripts,
+      transcripts=transcripts,
     )
 
   for stage in ('share', 'mask'):
@@ -66,7 +66,7 @@ def test_clients_remember_the_rounds_that_they_have_answered(security):
   assert is_exact(run(3))
   transcript = Transcript.in_memory()
   with pytest.raises(errors.Aborted, match='Found 0') as caught:
-    run(3, transcripts=transcript)
+    run(3, transcripts=lambda _: transcript)
   assert caught.value.stage == 'invite'
   summary = inspection.check(transcript.lines)
   assert summary.refusals == {'ReplayedSession': 7}
@@ -164,7 +164,7 @@ def test_bad_vectors_are_errors_of_the_caller(vector, error, message: str):
       range(5),
       [VectorSpec('x', 3, 16)],
       lambda i: {} if vector is None else {'x': vector},
-      transcript=transcript,
+      transcripts=lambda _: transcript,
     )
   # What was recorded is a session without an end.
   with pytest.raises(errors.SecAggError, match='the end is missing'):

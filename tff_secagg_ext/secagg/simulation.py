@@ -23,7 +23,6 @@ from tff_secagg_ext.secagg import (
   keys,
   session,
 )
-from tff_secagg_ext.secagg import transcript as transcript_lib
 from tff_secagg_ext.secagg.report import Outcome
 from tff_secagg_ext.secagg.setup import (
   SESSION_BYTES,
@@ -31,10 +30,13 @@ from tff_secagg_ext.secagg.setup import (
   Setup,
   VectorSpec,
 )
+from tff_secagg_ext.secagg.transcript import Transcript
 
 Vectors = Callable[[int], Mapping[str, npt.NDArray[Any]]]
 # Whether a client drops out before it answers a step: (step, id) -> bool.
 Dropouts = Callable[[str, int], bool]
+# A new transcript, of a session whose setup is known.
+Transcripts = Callable[[Setup], Transcript]
 
 
 def nobody(stage: str, client_id: int) -> bool:
@@ -152,7 +154,7 @@ class Simulation:
     *,
     round: int = 0,
     dropouts: Dropouts = nobody,
-    transcript: transcript_lib.Transcript | None = None,
+    transcripts: Transcripts | None = None,
   ) -> Outcome:
     """Sums the vectors of clients in a session of its own.
 
@@ -165,7 +167,7 @@ class Simulation:
         given again after a session that was aborted before the step 'unmask',
         but clients that have sent their shares refuse another of its round.
       dropouts: Who drops out, and when.
-      transcript: Where to record the session.
+      transcripts: Makes what the session is recorded in; `None`: nothing.
 
     Raises:
       Aborted: If the session ended without a sum.
@@ -186,7 +188,7 @@ class Simulation:
       clients,
       MemoryTransport(members, vectors, dropouts),
       registry=self._registry,
-      transcript=transcript,
+      transcript=transcripts(setup) if transcripts else None,
     )
 
   def _client(self, client_id: int, setup: Setup) -> client.Client:

@@ -145,6 +145,7 @@ class Client:
     ]
     publics += self.publics
     demand(len(set(publics)) == len(publics), 'key')
+    demand(all(map(secagg.is_canonical, publics)), 'key')
     self.shape = self.shape._replace(roster=self.n, neighbors=len(self.peers))
     self.b = draw_shareable(self.draw)
     b_polynomials = draw_coefficients(self.draw, self.t)

@@ -19,6 +19,7 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -165,6 +166,10 @@ class Session:
     return simulation.Simulation(self.security)
 
   @functools.cached_property
+  def _rounds(self) -> Iterator[int]:
+    return itertools.count()
+
+  @functools.cached_property
   def _vectors(self) -> np.ndarray:
     """A few vectors, which clients share: memory for them is no one's cost."""
     rng = np.random.default_rng(0)
@@ -177,6 +182,7 @@ class Session:
       range(self.clients),
       [VectorSpec('update', self.dimension, self.modulus)],
       lambda client: {'update': vectors[client % len(vectors)]},
+      round=next(self._rounds),
       dropouts=lambda stage, i: stage == 'mask' and i < self.dropouts,
     )
     survivors = np.arange(self.dropouts, self.clients)

@@ -28,7 +28,7 @@ def session(folder, *, min_survivors=2):
     lambda client: {'update': np.full(3, client)},
     round=7,
     dropouts=lambda stage, client: (stage, client) == ('mask', 3),
-    transcript=kept,
+    transcripts=lambda _: kept,
   )
   return kept.path
 

@@ -116,6 +116,34 @@ def test_an_abort_is_told_as_it_was():
   assert "in step 'unmask'" in caught.value.reason
 
 
+@PROTOCOLS
+def test_an_abort_has_a_report(protocol: str):
+  run = sessions(
+    protocol=protocol,
+    min_contributors=4,
+    dropouts=execution.Dropouts({'share': [0], 'mask': [1, 2]}),
+  ).run
+  with pytest.raises(execution.RoundAborted) as caught:
+    run(SPECS, 6, vectors)
+  report = caught.value.report
+  assert report is not None
+  assert (report.clients, report.survivors) == (6, 0)
+  assert report.dropouts == {'share': 1, 'mask': 2}
+  assert report.transcript is None
+  assert report.seconds > 0
+  # A cohort that is refused before any work has no session.
+  with pytest.raises(execution.RoundAborted) as caught:
+    sessions(protocol=protocol).check_cohort(1)
+  assert caught.value.report is None
+
+
+def test_plain_sums_presume_no_colluders():
+  outcome = sessions(protocol='plain').run(SPECS, 40, vectors)
+  assert (outcome.report.colluders, outcome.report.transcript) == (0, None)
+  outcome = sessions().run(SPECS, 40, vectors)
+  assert outcome.report.colluders == 2
+
+
 def test_each_session_has_a_transcript(tmp_path: pathlib.Path):
   folder = tmp_path / 'transcripts'
   run = sessions(
@@ -123,9 +151,11 @@ def test_each_session_has_a_transcript(tmp_path: pathlib.Path):
     security=Security('malicious', dropout=0.3),
     dropouts=execution.Dropouts({'mask': [2]}),
   ).run
-  run(SPECS, 6, vectors)
-  with pytest.raises(execution.RoundAborted):
+  hashes = [run(SPECS, 6, vectors).report.transcript]
+  with pytest.raises(execution.RoundAborted) as caught:
     run(SPECS, 1, vectors)
+  assert caught.value.report is not None
+  hashes.append(caught.value.report.transcript)
   first, second = sorted(folder.iterdir())
   assert first.name.startswith('round-00000000-')
   assert second.name.startswith('round-00000001-')
@@ -134,6 +164,7 @@ def test_each_session_has_a_transcript(tmp_path: pathlib.Path):
     for path in (first, second)
   ]
   assert [each[-1].event for each in entries] == ['result', 'aborted']
+  assert [each[-1].hash for each in entries] == hashes
   for path, (setup, *_) in zip((first, second), entries, strict=True):
     assert path.stem.endswith(setup.fields['session'])
 

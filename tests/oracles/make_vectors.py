@@ -410,13 +410,13 @@ def _check_session(
 # One at each step, so far from one another on the circle that each client keeps
 # four neighbors to the end.
 DROPOUTS = {
-  'invite': [3],
-  'reveal 1': [6],
-  'share': [10],
-  'mask': [8],
-  'confirm': [13],
-  'unmask': [11],
-  'verify': [12],
+  'invite': [5],
+  'reveal 1': [13],
+  'share': [4],
+  'mask': [12],
+  'confirm': [8],
+  'unmask': [9],
+  'verify': [0],
 }
 
 
@@ -432,6 +432,7 @@ def sessions() -> Iterator[tuple[str, Json]]:
       {'invite': [2], 'share': [5], 'mask': [1], 'unmask': [7]},
       9,
       threat=0,
+      delta=0.3,
       threshold=2,
     ),
   )
@@ -453,12 +454,19 @@ def sessions() -> Iterator[tuple[str, Json]]:
       {'invite': [3], 'reveal 1': [6], 'mask': [1], 'verify': [0]},
       10,
       threat=2,
+      delta=0.2,
     ),
   )
   yield (
     'active_dropouts',
     session(
-      'active dropouts', DROPOUTS, 14, threat=2, neighbors=6, threshold=4
+      'active dropouts',
+      DROPOUTS,
+      14,
+      threat=2,
+      delta=0.2,
+      neighbors=6,
+      threshold=4,
     ),
   )
   yield (

@@ -194,6 +194,10 @@ def unpack(reader: Reader, length: int, modulus: int) -> list[int]:
   return values
 
 
+def is_canonical(public: bytes) -> bool:
+  return int.from_bytes(public, 'little') < 2**255 - 19
+
+
 def public_x25519(private: bytes) -> bytes:
   key = x25519.X25519PrivateKey.from_private_bytes(private)
   return key.public_key().public_bytes_raw()

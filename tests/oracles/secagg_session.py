@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+from fractions import Fraction
+import math
 from typing import Any
 
 from tests.oracles import secagg
@@ -34,6 +36,14 @@ def given_parameters(setup: secagg.Setup, n: int) -> tuple[int, int]:
   if n == 1:
     return 0, 0
   return min(setup.neighbors, n - 1), setup.threshold
+
+
+def least_survivors(setup: secagg.Setup, n: int, k: int) -> int:
+  """How many of n must be left for the sum to be computed."""
+  if k >= n - 1:
+    return setup.min_survivors
+  dropouts = math.floor(round(Fraction(setup.delta) * n, 9))
+  return max(setup.min_survivors, n - dropouts)
 
 
 def draw_shareable(draw: Draw) -> bytes:
@@ -135,6 +145,7 @@ class Client:
     ]
     publics += self.publics
     demand(len(set(publics)) == len(publics), 'key')
+    demand(all(map(secagg.is_canonical, publics)), 'key')
     self.shape = self.shape._replace(roster=self.n, neighbors=len(self.peers))
     self.b = draw_shareable(self.draw)
     b_polynomials = draw_coefficients(self.draw, self.t)
@@ -224,7 +235,7 @@ class Client:
     own = self.parameters(self.setup, self.n)
     demand(self.n >= self.setup.min_survivors, 'cohort')
     demand((fields['k'], fields['t']) == own, 'parameters')
-    self.t = fields['t']
+    self.k, self.t = fields['k'], fields['t']
     degree = len(secagg.graph(secagg.ALL_ZERO, self.n, fields['k'])[0])
     demand(len(self.peers) == degree and self.t <= degree, 'neighbors')
 
@@ -252,7 +263,8 @@ class Client:
 
   def _check_survivors(self) -> None:
     demand(self.position in self.survivors, 'survivors')
-    demand(len(self.survivors) >= self.setup.min_survivors, 'few survivors')
+    least = least_survivors(self.setup, self.n, self.k)
+    demand(len(self.survivors) >= least, 'few survivors')
     sharers = {peer['position'] for peer in self.sharers}
     neighbors = {peer['position'] for peer in self.peers}
     named = neighbors & set(self.survivors)
@@ -435,8 +447,8 @@ class Server:
 
   def share(self) -> None:
     n = len(self.roster)
-    k, self.t = self.parameters(self.setup, n)
-    graph = secagg.graph(self.seed, n, k)
+    self.k, self.t = self.parameters(self.setup, n)
+    graph = secagg.graph(self.seed, n, self.k)
     if self.t > len(graph[0]):
       raise Aborted('a threshold above the number of neighbors')
     self.peers = {
@@ -445,7 +457,7 @@ class Server:
     }
     bodies = {}
     for position, client in enumerate(self.roster):
-      fields = {'n': n, 'k': k, 't': self.t, 'position': position}
+      fields = {'n': n, 'k': self.k, 't': self.t, 'position': position}
       fields['neighbors'] = [
         self.keys[peer] | {'position': self.roster.index(peer), 'id': peer}
         for peer in self.peers[client]
@@ -482,6 +494,10 @@ class Server:
     }
     self.survivors = list(self.masked)
     self._check_survivors(self.survivors)
+    if len(self.survivors) < least_survivors(
+      self.setup, len(self.roster), self.k
+    ):
+      raise Aborted('a sparse graph that may have been parted')
 
   def confirm(self) -> None:
     positions = [self.roster.index(client) for client in self.survivors]

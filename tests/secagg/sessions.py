@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import itertools
 import os
 from typing import Any
 
@@ -113,9 +114,13 @@ class Group:
     self.registry = {i: known.public for i, known in self.identities.items()}
     self.verification_key = os.urandom(32)
     self.clients = {i: self.client(i) for i in ids}
+    self.rounds = itertools.count()
 
   def client(
-    self, client_id: int, draw: Callable[[int], bytes] = os.urandom
+    self,
+    client_id: int,
+    draw: Callable[[int], bytes] = os.urandom,
+    history: client_state.History | None = None,
   ) -> client.Client:
     return client.Client(
       client_id,
@@ -124,15 +129,17 @@ class Group:
         self.identities[client_id], self.registry, self.verification_key
       ),
       draw,
+      history,
     )
 
   def vectors(self, client_id: int) -> dict[str, np.ndarray]:
     return vectors_of(client_id, self.specs)
 
-  def setup(self, round: int = 0) -> Setup:
+  def setup(self, round: int | None = None) -> Setup:
+    """A session of its own, and of a round of its own if none is named."""
     return Setup(
       os.urandom(32),
-      round,
+      next(self.rounds) if round is None else round,
       self.security,
       self.verify,
       self.min_survivors,

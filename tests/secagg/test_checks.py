@@ -7,12 +7,23 @@ import dataclasses
 import os
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tff_secagg_ext.secagg import checks, codec, errors, keys, messages
+from tff_secagg_ext.secagg import (
+  checks,
+  client_state,
+  codec,
+  errors,
+  keys,
+  messages,
+)
 from tff_secagg_ext.secagg.graph import Graph
-from tff_secagg_ext.secagg.setup import Security, Setup, VectorSpec
+from tff_secagg_ext.secagg.setup import (
+  THREAT_CLASSES,
+  Security,
+  Setup,
+  VectorSpec,
+)
 
 SPEC = VectorSpec('x', 3, 16)
 SECURITY = Security('malicious', neighbors=4, threshold=3)
@@ -347,6 +358,48 @@ def test_too_few_delivered_shares(around):
     checks.delivered(shares, neighborhood)
 
 
+def of_at_least(min_survivors: int) -> Setup:
+  """A setup of which three in seven clients may be lost."""
+  security = dataclasses.replace(SECURITY, dropout=0.5)
+  return dataclasses.replace(
+    SETUP, security=security, min_survivors=min_survivors
+  )
+
+
+def test_a_session_is_joined_once():
+  history = client_state.History(joined={(bytes(32), 0)})
+  with pytest.raises(
+    errors.ReplayedSession, match='taken part in this session and round before'
+  ):
+    checks.unused(SETUP, history)
+  checks.unused(dataclasses.replace(SETUP, round=1), history)
+  checks.unused(dataclasses.replace(SETUP, session=b's' * 32), history)
+  # What was joined and not answered forbids no answer.
+  checks.unanswered(SETUP, history)
+
+
+def test_a_round_is_answered_once():
+  history = client_state.History(answered={0, 7})
+  for session in (bytes(32), b's' * 32):
+    setup = dataclasses.replace(SETUP, session=session, round=7)
+    for check in (checks.unused, checks.unanswered):
+      with pytest.raises(
+        errors.ReplayedSession,
+        match=r'answered in a session of round 7 before\. A new attempt needs',
+      ):
+        check(setup, history)
+      check(dataclasses.replace(setup, round=6), history)
+
+
+def test_a_sum_is_verified_by_whoever_can():
+  able = client_state.Credentials(verification_key=bytes(32))
+  checks.verifiable(SETUP, able)
+  unable = client_state.Credentials()
+  checks.verifiable(dataclasses.replace(SETUP, verify=False), unable)
+  with pytest.raises(errors.UnacceptableSetup, match='has no key to verify'):
+    checks.verifiable(SETUP, unable)
+
+
 def bitmap_of(alive: list[int]) -> bytes:
   return codec.pack_bits(i in alive for i in range(7))
 
@@ -355,10 +408,11 @@ def test_honest_survivors_are_accepted(around):
   neighborhood = around.checked()
   ids = {peer.id for peer in around.found.peers}
   places = [peer.position for peer in around.found.peers]
-  assert (
-    checks.survivors(bitmap_of(list(range(7))), neighborhood, ids, 7) == ids
+  everybody = bitmap_of(list(range(7)))
+  assert checks.survivors(everybody, neighborhood, ids, of_at_least(7)) == ids
+  alive = checks.survivors(
+    bitmap_of([3, *places[:3]]), neighborhood, ids, of_at_least(4)
   )
-  alive = checks.survivors(bitmap_of([3, *places[:3]]), neighborhood, ids, 4)
   assert alive == {10 + place for place in places[:3]}
   assert neighborhood.ids_of(bitmap_of([0, 3, 6])) == [10, 13, 16]
 
@@ -379,7 +433,7 @@ def test_survivors_that_no_honest_server_sends(around):
     ),
   ):
     with pytest.raises(errors.BadSurvivors, match=message):
-      checks.survivors(bitmap, neighborhood, shared, 2)
+      checks.survivors(bitmap, neighborhood, shared, of_at_least(2))
 
 
 def test_too_few_survivors(around):
@@ -390,10 +444,40 @@ def test_too_few_survivors(around):
     errors.TooFewSurvivors,
     match=r'At least 5 clients, 3 neighbors among them, .* Found 4 and 3',
   ):
-    checks.survivors(bitmap_of([3, *places[:3]]), neighborhood, ids, 5)
+    checks.survivors(
+      bitmap_of([3, *places[:3]]), neighborhood, ids, of_at_least(5)
+    )
   others = [i for i in range(7) if i not in places]
   with pytest.raises(errors.TooFewSurvivors, match=r'Found 5 and 2\.'):
-    checks.survivors(bitmap_of([*others, *places[:2]]), neighborhood, ids, 2)
+    checks.survivors(
+      bitmap_of([*others, *places[:2]]), neighborhood, ids, of_at_least(2)
+    )
+
+
+@pytest.mark.parametrize('threat', THREAT_CLASSES)
+def test_more_are_lost_than_a_sparse_graph_surely_bears(around, threat: str):
+  neighborhood = around.checked()
+  ids = {peer.id for peer in around.found.peers}
+  five = bitmap_of([3, *(peer.position for peer in around.found.peers)])
+
+  def alive_of(dropout: float, degree: int = 4) -> frozenset[int]:
+    setup = dataclasses.replace(
+      SETUP,
+      security=Security(threat, 0.0, dropout, degree, degree // 2 + 1),
+      verify=False,
+      min_survivors=1,
+    )
+    return checks.survivors(five, neighborhood, ids, setup)
+
+  # Of seven, a fraction of 0.3 is two.
+  assert alive_of(0.3) == ids
+  for dropout, least in ((0.28, 6), (0.1, 7)):
+    with pytest.raises(
+      errors.TooFewSurvivors, match=rf'At least {least} clients, .* Found 5 and'
+    ):
+      alive_of(dropout)
+    # The complete graph is of one piece, whoever is left.
+    assert alive_of(dropout, degree=6) == ids
 
 
 def test_survivors_that_were_not_confirmed():
@@ -445,43 +529,3 @@ def test_confirmations(around):
   del around.registry[first]
   with pytest.raises(errors.BadSignature, match=f'by client {first}'):
     check([True] * 4, signatures)
-
-
-@pytest.mark.parametrize(
-  'given', [[0, 3, 15], np.array([0, 3, 15], np.uint8), (1, 2, 3)]
-)
-def test_vectors_of_integers_are_accepted(given):
-  checked = checks.vector(given, SPEC)
-  assert checked.dtype == np.int64
-  assert checked.tolist() == list(given)
-
-
-def test_vectors_come_in_the_order_of_the_session():
-  specs = (VectorSpec('b', 1, 4), VectorSpec('a', 0, 4))
-  given = {'a': np.zeros(0, int), 'b': np.array([3]), 'more': None}
-  checked = checks.vectors(given, specs)
-  assert [vector.tolist() for vector in checked] == [[3], []]
-  with pytest.raises(
-    ValueError, match=r"all vectors of the session\. Found no \['b', 'a'\]"
-  ):
-    checks.vectors({}, specs)
-
-
-@pytest.mark.parametrize(
-  ('found', 'error', 'message'),
-  [
-    (np.zeros(3, np.float32), TypeError, 'must be of integers. Found float32'),
-    ([0.0, float('nan'), 1.0], TypeError, 'Found float64. Round and scale it'),
-    ([True, False, True], TypeError, 'must be of integers. Found bool'),
-    ('abc', TypeError, 'must be of integers. Found <U3'),
-    ([2**70] * 3, TypeError, 'must be of integers. Found object'),
-    (np.zeros((1, 3), int), ValueError, r'the shape \(3,\). Found \(1, 3\)'),
-    (5, ValueError, r'must have the shape \(3,\). Found \(\)'),
-    ([0, 1, 16], ValueError, r"'x' must be in \[0, 16\), and one is not. Red"),
-    ([-1, 1, 2], ValueError, r'or use a larger modulus'),
-    (np.array([2**64 - 1, 0, 0], np.uint64), ValueError, 'and one is not'),
-  ],
-)
-def test_bad_vectors(found, error, message: str):
-  with pytest.raises(error, match=message):
-    checks.vector(found, SPEC)

@@ -16,8 +16,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.secagg.sessions import ACTIVE, CURIOUS, KINDS, Group, Walk
-from tff_secagg_ext.secagg import client, codec, errors, keys
+from tests.secagg.sessions import (
+  ACTIVE,
+  CURIOUS,
+  KINDS,
+  Group,
+  Walk,
+  stages_of,
+)
+from tff_secagg_ext.secagg import (
+  client,
+  client_state,
+  codec,
+  cohort,
+  errors,
+  keys,
+)
 from tff_secagg_ext.secagg.codec import Kind
 from tff_secagg_ext.secagg.setup import Security, VectorSpec
 
@@ -245,6 +259,71 @@ def test_a_session_is_joined_once():
   # Another round of the same session id is another session.
   again = dataclasses.replace(walk.setup, round=1)
   Walk(walk.group, again).to('finished')
+
+
+@GROUPS
+def test_a_client_answers_in_one_session_of_a_round(
+  security, verify, path: str
+):
+  group = Group(security, range(5), verify=verify)
+  first, second = (Walk(group, group.setup(round=9)) for _ in range(2))
+  # Both are joined before one of them is answered.
+  first.to('unmask')
+  second.to('unmask')
+  first.ask()
+  with pytest.raises(
+    errors.ReplayedSession, match='answered in a session of round 9 before'
+  ):
+    second.states[CLIENT].receive(second.server.requests[CLIENT])
+  third = Walk(group, group.setup(round=9))
+  with pytest.raises(errors.ReplayedSession):
+    third.ask()
+  Walk(group, group.setup(round=10)).to('finished')
+
+
+@GROUPS
+def test_a_session_that_was_not_answered_can_be_tried_again(
+  security, verify, path: str
+):
+  group = Group(security, range(5), verify=verify)
+  for stage in (*stages_of(security)[:-1], 'finished'):
+    if stage == 'verify':
+      continue
+    Walk(group, group.setup(round=9)).to(stage)
+
+
+def test_what_a_client_remembers_outlives_it():
+  group, history = Group(CURIOUS, range(5)), client_state.History()
+  group.clients[CLIENT] = group.client(CLIENT, history=history)
+  walk = Walk(group, group.setup(round=9)).to('finished')
+  assert history == client_state.History({(walk.setup.session, 9)}, {9})
+  group = Group(CURIOUS, range(5))
+  group.clients[CLIENT] = group.client(CLIENT, history=history)
+  with pytest.raises(errors.ReplayedSession):
+    Walk(group, group.setup(round=9)).ask()
+
+
+@GROUPS
+def test_all_clients_refuse_survivors_that_may_be_parted(
+  security, verify, path: str, monkeypatch
+):
+  """The server goes on, though more are lost than may be."""
+  monkeypatch.setattr(cohort.Cohort, 'require_connected', lambda *_: None)
+  for dropout, is_refused in ((0.1, True), (0.2, False)):
+    group = Group(
+      dataclasses.replace(security, dropout=dropout), range(10), verify=verify
+    )
+    walk = Walk(group).to('mask')
+    walk.ask()
+    walk.tell({i: reply for i, reply in walk.replies.items() if i > 1})
+    for i, message in walk.server.requests.items():
+      if not is_refused:
+        walk.states[i].receive(message)
+        continue
+      with pytest.raises(
+        errors.TooFewSurvivors, match=r'At least 9 clients, .* Found 8 and'
+      ):
+        walk.states[i].receive(message)
 
 
 def test_a_client_without_the_key_joins_no_session_that_verifies():

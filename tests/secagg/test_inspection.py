@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 
 from tests.oracles import secagg as oracle
-from tff_secagg_ext.secagg import errors, inspection, simulation, transcript
+from tff_secagg_ext.secagg import (
+  errors,
+  inspection,
+  parameters,
+  simulation,
+  transcript,
+)
 from tff_secagg_ext.secagg.setup import Security, VectorSpec
 
 SPECS = [VectorSpec('a', 3, 1 << 8)]
@@ -29,7 +35,7 @@ def record(threat: str, kept: transcript.Transcript) -> tuple[int, ...]:
     SPECS,
     lambda client: {'a': np.full(3, client)},
     dropouts=drops,
-    transcript=kept,
+    transcripts=lambda _: kept,
   )
   return outcome.survivors
 
@@ -114,9 +120,28 @@ def test_an_aborted_session_is_taken():
       SPECS,
       lambda client: {'a': np.full(3, client)},
       dropouts=lambda stage, client: stage == 'share' and client == 0,
-      transcript=kept,
+      transcripts=lambda _: kept,
     )
   assert 'must be left' in (inspection.check(kept.lines).aborted or '')
+
+
+def test_survivors_that_may_have_been_parted_are_found(monkeypatch):
+  kept = transcript.Transcript.in_memory()
+  with monkeypatch.context() as patch:
+    # A server and clients that do not care.
+    patch.setattr(parameters, 'least_survivors', lambda *_: 1)
+    simulation.Simulation(Security('curious', 0.0, 0.1, 8, 1)).run(
+      range(12),
+      SPECS,
+      lambda client: {'a': np.full(3, client)},
+      dropouts=lambda stage, client: stage == 'mask' and client < 2,
+      transcripts=lambda _: kept,
+    )
+    inspection.check(kept.lines)
+  with pytest.raises(
+    transcript.TranscriptError, match='10 survivors of at least 11'
+  ):
+    inspection.check(kept.lines)
 
 
 def events_of(lines):
@@ -304,7 +329,7 @@ FORGERIES = {
   ),
   'no hex': (
     change_row('advertisements', 4, 2, lambda digits: 'x' + digits[1:]),
-    'hexadecimal|hex',
+    'key must be 32 bytes in lower-case hex',
   ),
   'a signature that is a number': (
     change_row('advertisements', 4, 5, value(7)),

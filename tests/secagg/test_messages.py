@@ -378,6 +378,22 @@ def test_neighbors_that_are_none(changes, error: str):
     messages.Neighbors.decode(memoryview(body), active=False)
 
 
+@pytest.mark.parametrize('neighbors', [None, 4])
+def test_requests_that_name_survivors_beyond_the_roster(neighbors: int | None):
+  rest = bytes(0 if neighbors is None else codec.bitmap_bytes(neighbors))
+
+  def decode(survivors: bytes) -> messages.UnmaskRequest:
+    body = memoryview(survivors + rest)
+    return messages.UnmaskRequest.decode(body, 11, neighbors)
+
+  assert decode(b'\xff\x07').survivors == b'\xff\x07'
+  for last in (b'\x0f', b'\x87', b'\x80'):
+    with pytest.raises(
+      errors.MessageError, match='A bitmap of 11 names somebody beyond it'
+    ):
+      decode(b'\xff' + last)
+
+
 def test_bodies_that_end_elsewhere():
   body = PEERS[0].c_public + PEERS[0].s_public
   with pytest.raises(errors.MessageError, match='ends 1 bytes too early'):

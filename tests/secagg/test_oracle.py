@@ -26,7 +26,7 @@ def make_server(seed: int, dropout: float, **changes) -> secagg_session.Server:
     threat=seed % 3,
     verify=seed % 3 == 2,
     gamma=0.0,
-    delta=0.0,
+    delta=0.4,
     neighbors=luck.choice((4, 6, 100)),
     threshold=2,
     min_survivors=1,
@@ -112,6 +112,69 @@ def test_too_few_clients_end_a_session():
   server.silent = lambda step, client: step == 'mask' and client in last
   with pytest.raises(secagg_session.Aborted, match='min_survivors'):
     server.run(seed=SUM_KEY)
+
+
+def nine(threat: int) -> secagg_session.Server:
+  """A sparse session of nine clients, of which two may be lost."""
+  server = make_server(
+    1, dropout=0.0, threat=threat, verify=False, neighbors=6, delta=0.24
+  )
+  assert len(server.clients) == 9
+  return server
+
+
+@pytest.mark.parametrize('threat', [0, 1])
+def test_more_losses_than_a_sparse_graph_bears_end_a_session(threat):
+  for lost in (2, 3):
+    server = nine(threat)
+    last = list(server.clients)[-lost:]
+    server.silent = lambda step, client, last=last: (
+      step == 'mask' and client in last
+    )
+    if lost == 2:
+      assert server.run(seed=SUM_KEY) == plain_sums(server)
+      continue
+    with pytest.raises(secagg_session.Aborted, match='may have been parted'):
+      server.run(seed=SUM_KEY)
+
+
+@pytest.mark.parametrize('threat', [0, 1])
+def test_clients_refuse_survivors_that_may_be_parted(threat, monkeypatch):
+  server = nine(threat)
+  last = list(server.clients)[-3:]
+  server.silent = lambda step, client: step == 'mask' and client in last
+  real = secagg_session.least_survivors
+  calls = []
+
+  def lenient_server(*args):
+    calls.append(args)
+    return 0 if len(calls) == 1 else real(*args)
+
+  monkeypatch.setattr(secagg_session, 'least_survivors', lenient_server)
+  with pytest.raises((secagg_session.Aborted, ValueError)):
+    server.run(seed=SUM_KEY)
+  refusals = next(step.refusals for step in server.log if step.refusals)
+  assert refusals == dict.fromkeys(server.survivors, 'few survivors')
+
+
+def test_clients_refuse_keys_with_a_second_name():
+  server = make_server(0, dropout=0.0, neighbors=100)
+  ask, victim = server.ask, min(server.clients)
+
+  def alter(name, kinds, bodies):
+    if name == 'share':
+      shape = server._shape_of(victim)
+      fields = secagg.decode(secagg.NEIGHBORS, bodies[victim], shape)
+      public = bytearray(fields['neighbors'][0]['c_public'])
+      public[31] |= 0x80
+      fields['neighbors'][0]['c_public'] = bytes(public)
+      bodies[victim] = secagg.encode(secagg.NEIGHBORS, fields, shape)
+    return ask(name, kinds, bodies)
+
+  server.ask = alter
+  server.run(seed=SUM_KEY)
+  refusals = next(s.refusals for s in server.log if s.name == 'share')
+  assert refusals == {victim: 'key'}
 
 
 def test_a_forged_sum_is_refused_by_all():

@@ -393,6 +393,34 @@ def test_too_few_clients_end_the_session(security: Security, stage: str):
   tell_some(walk, 5)
 
 
+@CLASSES
+def test_survivors_that_may_be_parted_end_the_session(security: Security):
+  """Of twelve clients with ten neighbors each, three may be lost."""
+  sparse = Security(security.threat, 0.0, 0.25, neighbors=10, threshold=6)
+  group = Group(sparse, range(12))
+  for shared in (12, 9):
+    walk = Walk(group).to('share')
+    tell_some(walk, shared)
+    with pytest.raises(
+      errors.Aborted,
+      match='At least 9 of 12 clients must survive.*0.25 of them may drop out.'
+      r" Found 8. Assume more .* \(in step 'mask'\)",
+    ) as caught:
+      tell_some(walk, 8)
+    assert (caught.value.stage, caught.value.sum_known) == ('mask', False)
+    walk = Walk(group).to('share')
+    tell_some(walk, shared)
+    tell_some(walk, 9)
+    assert walk.server.stage == ('confirm' if security.active else 'unmask')
+
+
+@CLASSES
+def test_survivors_of_the_complete_graph_are_never_parted(security: Security):
+  walk = Walk(Group(security)).to('mask')
+  tell_some(walk, 2)
+  assert walk.server.stage == ('confirm' if security.active else 'unmask')
+
+
 @pytest.mark.parametrize(('stage', 'security'), [
   ('reveal', ACTIVE), ('invite', CURIOUS),
 ])  # fmt: skip

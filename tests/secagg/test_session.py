@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import os
@@ -24,6 +25,7 @@ from tests.secagg.sessions import (
   survivors_without,
 )
 from tff_secagg_ext.secagg import errors, inspection, parameters, session
+from tff_secagg_ext.secagg import transcript as transcripts
 from tff_secagg_ext.secagg.report import Outcome
 from tff_secagg_ext.secagg.setup import Security, VectorSpec
 from tff_secagg_ext.secagg.transcript import Transcript
@@ -72,7 +74,8 @@ class Schedule:
     effective = min(k, self.n - 1)
     least = effective // 2 + 1 if self.threat != 'curious' else 1
     t = luck.randint(min(least, effective), effective)
-    return Security(self.threat, 0.0, 0.0, k, t)
+    dropout = luck.choice((0.0, 0.1, 0.25, 0.5))
+    return Security(self.threat, 0.0, dropout, k, t)
 
   def left(self, *stages: str) -> list[int]:
     """Who has not dropped out in some steps, by the schedule alone."""
@@ -86,6 +89,21 @@ class Schedule:
   def masked(self) -> list[int]:
     """Who is to send a masked vector, if nobody refuses."""
     return self.left(*STAGES[: STAGES.index('mask') + 1])
+
+  def rostered(self) -> int:
+    """How many are in the graph."""
+    return len(self.left('invite', 'reveal'))
+
+  def is_sparse(self) -> bool:
+    derived = parameters.derive(self.rostered(), self.security)
+    return derived.neighbors < self.rostered() - 1
+
+  def least_survivors(self) -> int:
+    """How many are not parted, of those in the graph."""
+    n = self.rostered()
+    # A hair above, for products that are integers but for rounding.
+    lost = int(self.security.dropout * n + 1e-6)
+    return n - lost if self.is_sparse() else 1
 
   def is_enough(self) -> bool:
     """Whether t are left wherever t are needed, in the complete graph."""
@@ -119,8 +137,8 @@ class Schedule:
 
 def test_a_thousand_schedules_of_dropouts_end_exactly_or_cleanly():
   luck = random.Random('schedules')
-  sums, aborts = 0, dict.fromkeys(STAGES, 0)
-  for _ in range(1200):
+  sums, parted, aborts = collections.Counter(), 0, dict.fromkeys(STAGES, 0)
+  for _ in range(1300):
     schedule = Schedule(luck)
     try:
       outcome = schedule.run()
@@ -128,15 +146,19 @@ def test_a_thousand_schedules_of_dropouts_end_exactly_or_cleanly():
       aborts[error.stage] += 1
       assert schedule.drops
       assert error.sum_known == (error.stage == 'verify')
+      parted += 'may fall apart' in str(error)
       continue
-    sums += 1
+    sums[schedule.is_sparse(), len(schedule.masked) < schedule.n] += 1
+    assert len(outcome.survivors) >= schedule.least_survivors()
     assert is_exact(outcome, schedule.specs)
     assert set(outcome.survivors) <= set(schedule.masked)
     assert len(outcome.survivors) >= schedule.min_survivors
     assert outcome.report.verified is (True if schedule.verify else None)
     if not outcome.report.refusals:
       assert list(outcome.survivors) == schedule.masked
-  assert sums >= 500
+  assert sums.total() >= 500
+  assert sums[True, True] >= 30
+  assert parted >= 30
   assert sum(aborts.values()) >= 400
   for stage in ('invite', 'reveal', 'share', 'mask', 'unmask'):
     assert aborts[stage] >= 30
@@ -341,6 +363,80 @@ def test_the_report_says_what_was_sent(security: Security):
   assert report.survivors == 7
   assert report.verified is (True if security.active else None)
   assert 0 < report.client_seconds < report.seconds
+
+
+@STEPS
+def test_an_abort_has_the_figures_so_far(security: Security, stage: str):
+  """All but one are lost in a step."""
+  security = dataclasses.replace(security, corrupt=0.3)
+  group, transcript = Group(security), Transcript.in_memory()
+
+  def drops(step: str, i: int) -> bool:
+    return step == stage and (i > 0 or stage == 'verify')
+
+  network = Network(group.transport(drops))
+  with pytest.raises(errors.Aborted) as caught:
+    group.run(network, transcript=transcript)
+  report = caught.value.report
+  assert report is not None
+  assert caught.value.sum_known == (stage == 'verify')
+  assert report.verified is (False if stage == 'verify' else None)
+  assert (report.threat, report.clients) == (security.threat, 7)
+  assert report.survivors == 0
+  assert report.dropouts[stage] == (7 if stage == 'verify' else 6)
+  up = [len(m) for (_, is_up, _), m in network.sent.items() if is_up]
+  down = [len(m) for (_, is_up, _), m in network.sent.items() if not is_up]
+  assert report.upload_bytes == pytest.approx(sum(up) / 7)
+  assert report.download_bytes == pytest.approx(sum(down) / 7)
+  assert report.expansion > 0
+  assert 0 < report.client_seconds < report.seconds
+  is_rostered = stage != 'invite'
+  assert report.colluders == (2 if is_rostered else 0)
+  is_drawn = stage not in ('invite', 'reveal')
+  assert report.neighbors == (6 if is_drawn else 0)
+  assert report.threshold == (security.threshold if is_drawn else 0)
+  (*_, last) = transcripts.read(transcript.lines)
+  assert (last.event, last.hash) == ('aborted', report.transcript)
+
+
+def test_an_abort_by_refusals_says_which():
+  group = Group(ACTIVE)
+  setup = group.setup()
+  group.run(setup=setup)
+  with pytest.raises(errors.Aborted) as caught:
+    group.run(setup=setup)
+  report = caught.value.report
+  assert report is not None
+  assert report.refusals == {'ReplayedSession': 7}
+  assert report.dropouts == {'invite': 7}
+  assert report.transcript is None
+
+
+def test_an_abort_that_no_session_has_seen_has_no_report():
+  assert errors.Aborted('why', 'mask').report is None
+
+
+def test_a_report_names_the_end_of_a_transcript_that_is_kept():
+  group, transcript = Group(CURIOUS), Transcript.in_memory()
+  assert group.run().report.transcript is None
+  report = group.run(transcript=transcript).report
+  (*_, last) = transcripts.read(transcript.lines)
+  assert report.transcript == transcript.hash == last.hash
+  # 0.05 of the 41 that took part, of 43.
+  group = Group(Security('curious'), range(43))
+  gone = group.transport(lambda stage, i: stage == 'invite' and i < 2)
+  assert group.run(gone).report.colluders == 2
+
+
+@pytest.mark.parametrize('ids', [[1, 1], ['x']])
+def test_a_session_that_cannot_begin_closes_its_transcript(ids, tmp_path):
+  group = Group(CURIOUS)
+  setup = group.setup()
+  kept = Transcript.create(tmp_path, setup.session, setup.round)
+  with pytest.raises((TypeError, ValueError)):
+    session.run(setup, ids, group.transport(), transcript=kept)
+  with pytest.raises(ValueError, match='has ended'):
+    kept.record('aborted', reason='', stage='', sum_known=False)
 
 
 def test_a_session_of_empty_vectors_has_no_expansion():

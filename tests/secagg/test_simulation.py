@@ -46,6 +46,33 @@ def test_one_simulation_runs_many_sessions(security: Security):
       assert outcome.sums[spec.name].shape == (spec.length,)
 
 
+@CLASSES
+def test_clients_remember_the_rounds_that_they_have_answered(security):
+  simulated = simulation.Simulation(security)
+
+  def run(round: int, lost_in: str = '', transcripts=None):
+    return simulated.run(
+      range(7),
+      SPECS,
+      vectors_of,
+      round=round,
+      dropouts=lambda stage, _: stage == lost_in,
+      transcripts=transcripts,
+    )
+
+  for stage in ('share', 'mask'):
+    with pytest.raises(errors.Aborted):
+      run(3, lost_in=stage)
+  assert is_exact(run(3))
+  transcript = Transcript.in_memory()
+  with pytest.raises(errors.Aborted, match='Found 0') as caught:
+    run(3, transcripts=lambda _: transcript)
+  assert caught.value.stage == 'invite'
+  summary = inspection.check(transcript.lines)
+  assert summary.refusals == {'ReplayedSession': 7}
+  assert is_exact(run(4))
+
+
 @pytest.mark.parametrize(
   ('threat', 'verify', 'verified'),
   [
@@ -137,7 +164,7 @@ def test_bad_vectors_are_errors_of_the_caller(vector, error, message: str):
       range(5),
       [VectorSpec('x', 3, 16)],
       lambda i: {} if vector is None else {'x': vector},
-      transcript=transcript,
+      transcripts=lambda _: transcript,
     )
   # What was recorded is a session without an end.
   with pytest.raises(errors.SecAggError, match='the end is missing'):

@@ -307,10 +307,7 @@ def read(kind: Kind, body: memoryview, setup: Setup, shape: Fields) -> Any:
       return codec.unpack_bits(bytes(body), shape['roster'])
     case Kind.UNMASK_REQUEST:
       neighbors = shape['neighbors'] if active else None
-      request = messages.UnmaskRequest.decode(body, shape['roster'], neighbors)
-      # A client reads the list when it checks it.
-      codec.unpack_bits(request.survivors, shape['roster'])
-      return request
+      return messages.UnmaskRequest.decode(body, shape['roster'], neighbors)
     case Kind.UNMASK_SHARES:
       owners = tuple(range(1, shape['shared'] + 1))
       cohort = types.SimpleNamespace(neighbors={0: owners})

@@ -20,7 +20,9 @@ class Dropouts:
 
   `Dropouts({'mask': 0.1})` loses a tenth of the clients where it costs most:
   after their keys are shared and their work is done, before their vector has
-  arrived. `Dropouts({'share': [3, 5]})` loses these two in each session.
+  arrived. `Dropouts({'share': [3, 5]})` loses these two in each session. More
+  than the fraction that `Security.dropout` names end a session on a sparse
+  graph: name one well above what is drawn here.
 
   - Everything is a function of the seed: who drops out of a round is the same
     whenever, and on whatever machine, it is asked.

@@ -7,13 +7,12 @@ import collections
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import contextlib
 import contextvars
-import io
+import dataclasses
 import itertools
 import logging
-import os
 import threading
 import time
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -22,7 +21,12 @@ from tff_secagg_ext.execution.vectors import Int64Array
 from tff_secagg_ext.secagg.errors import Aborted
 from tff_secagg_ext.secagg.report import Outcome, Report
 from tff_secagg_ext.secagg.setup import STAGES, VectorSpec
-from tff_secagg_ext.secagg.simulation import Dropouts, Simulation, nobody
+from tff_secagg_ext.secagg.simulation import (
+  Dropouts,
+  Simulation,
+  Transcripts,
+  nobody,
+)
 from tff_secagg_ext.secagg.transcript import Transcript
 
 _logger = logging.getLogger('tff_secagg_ext')
@@ -157,34 +161,22 @@ class Sessions:
           lambda client: work(client, lost),
           round=number,
           dropouts=drops,
-          transcript=self._transcript(),
+          transcripts=self._transcripts,
         )
       except Aborted as error:
-        raise RoundAborted(str(error), error.stage, error.sum_known) from error
+        raise RoundAborted(
+          str(error), error.stage, error.sum_known, error.report
+        ) from error
     for reports in _collectors.get():
       reports.append(outcome.report)
     return outcome
 
-  def _transcript(self) -> Transcript | None:
+  @property
+  def _transcripts(self) -> Transcripts | None:
     folder = self._options.transcripts
-    return None if folder is None else _Transcript(folder)
-
-
-class _Transcript(Transcript):
-  """A transcript whose file is opened when its session has an id."""
-
-  def __init__(self, folder: str | os.PathLike[str]):
-    super().__init__(io.BytesIO(), None)
-    self._folder = folder
-
-  def record(self, event: str, /, **fields: Any) -> None:
-    """See `Transcript.record`."""
-    if event == 'setup':
-      created = Transcript.create(
-        self._folder, fields['session'], fields['round']
-      )
-      self.path, self._file = created.path, created._file
-    super().record(event, **fields)
+    if folder is None:
+      return None
+    return lambda setup: Transcript.create(folder, setup.session, setup.round)
 
 
 class PlainSums:
@@ -204,17 +196,17 @@ class PlainSums:
     *,
     round: int = 0,
     dropouts: Dropouts = nobody,
-    transcript: Transcript | None = None,
+    transcripts: Transcripts | None = None,
   ) -> Outcome:
     """Adds vectors; see `Simulation.run`. There is nothing to transcribe."""
-    del round, transcript
+    del round, transcripts
     start = time.monotonic()
     lost = collections.Counter[str]()
     left = list(clients)
     for stage in _BEFORE_WORK:
       stay = [client for client in left if not dropouts(stage, client)]
       lost[stage], left = len(left) - len(stay), stay
-    self._check_enough(left)
+    self._check_enough(left, _plain_report(len(clients), 0, lost, start))
     sums = {spec.name: np.zeros(spec.length, np.int64) for spec in specs}
     survivors = []
     for client in left:
@@ -227,16 +219,18 @@ class PlainSums:
         total += values[spec.name]
         total %= spec.modulus
     lost['mask'] = len(left) - len(survivors)
-    self._check_enough(survivors)
     report = _plain_report(len(clients), len(survivors), lost, start)
+    self._check_enough(survivors, dataclasses.replace(report, survivors=0))
     return Outcome(sums=sums, survivors=tuple(survivors), report=report)
 
-  def _check_enough(self, left: Sequence[int]) -> None:
+  def _check_enough(self, left: Sequence[int], report: Report) -> None:
     if len(left) < self._min_survivors:
-      raise Aborted(
+      error = Aborted(
         f'{len(left)} clients are left, of at least {self._min_survivors}',
         'mask',
       )
+      error.report = report
+      raise error
 
 
 def _plain_report(
@@ -248,6 +242,7 @@ def _plain_report(
     clients=clients,
     neighbors=0,
     threshold=0,
+    colluders=0,
     survivors=survivors,
     dropouts=dict(+lost),
     refusals={},
@@ -258,4 +253,5 @@ def _plain_report(
     client_seconds=0.0,
     server_seconds=0.0,
     seconds=time.monotonic() - start,
+    transcript=None,
   )

@@ -5,13 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 import dataclasses
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from tff_secagg_ext import _validate
 from tff_secagg_ext.secagg import codec, errors, keys, messages, parameters
+from tff_secagg_ext.secagg.client_state import Credentials, History
 from tff_secagg_ext.secagg.graph import Graph
 from tff_secagg_ext.secagg.setup import Security, Setup, VectorSpec
 
@@ -61,6 +58,47 @@ class Policy:
         f'A session must sum at least {self.min_survivors} clients. Found'
         f' {setup.min_survivors}.'
       )
+
+
+def verifiable(setup: Setup, credentials: Credentials) -> None:
+  """Refuses a session whose sum the client could not verify.
+
+  Raises:
+    UnacceptableSetup: If it verifies, and the client has no key.
+  """
+  if setup.verify and credentials.verification_key is None:
+    raise errors.UnacceptableSetup(
+      'The client has no key to verify sums. Found a session that does.'
+    )
+
+
+def unused(setup: Setup, history: History) -> None:
+  """Refuses to join a session twice, or another of a round that is answered.
+
+  Raises:
+    ReplayedSession: If the client has done so before.
+  """
+  if (setup.session, setup.round) in history.joined:
+    raise errors.ReplayedSession(
+      'The client has taken part in this session and round before.'
+    )
+  unanswered(setup, history)
+
+
+def unanswered(setup: Setup, history: History) -> None:
+  """Refuses to help to unmask two sums of one round.
+
+  They are of the same vectors. If one client is in one of them alone, it is
+  their difference; and a server can say of each that it was given up.
+
+  Raises:
+    ReplayedSession: If the client has sent its shares in another session.
+  """
+  if setup.round in history.answered:
+    raise errors.ReplayedSession(
+      f'The client has answered in a session of round {setup.round} before. A'
+      ' new attempt needs new vectors, and a round of its own.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +301,7 @@ def survivors(
   bitmap: bytes,
   neighborhood: Neighborhood,
   shared: Set[int],
-  min_survivors: int,
+  setup: Setup,
 ) -> frozenset[int]:
   """Refuses a survivor list that would open something.
 
@@ -271,7 +309,7 @@ def survivors(
     bitmap: Over the roster.
     neighborhood: The client's.
     shared: The ids of the neighbors whose shares it holds.
-    min_survivors: Of the setup.
+    setup: Of the session.
 
   Returns:
     The ids of the neighbors that survived.
@@ -279,7 +317,8 @@ def survivors(
   Raises:
     BadSurvivors: If the list is not over the roster, names the client as
       dropped out, or a neighbor as alive that has not shared its secrets.
-    TooFewSurvivors: If it names too few clients, or too few neighbors.
+    TooFewSurvivors: If it names too few neighbors, or too few clients: fewer
+      than must survive, or than a sparse graph surely holds together.
   """
   try:
     flags = codec.unpack_bits(bitmap, neighborhood.clients)
@@ -297,10 +336,14 @@ def survivors(
       'A neighbor that survived must have shared its secrets. Found'
       f' {sorted(alive - shared)} that have not.'
     )
-  if sum(flags) < min_survivors or len(alive) < neighborhood.threshold:
+  least = max(
+    setup.min_survivors,
+    parameters.least_survivors(neighborhood.clients, setup.security),
+  )
+  if sum(flags) < least or len(alive) < neighborhood.threshold:
     raise errors.TooFewSurvivors(
-      f'At least {min_survivors} clients, {neighborhood.threshold} neighbors'
-      f' among them, must survive. Found {sum(flags)} and {len(alive)}.'
+      f'At least {least} clients, {neighborhood.threshold} neighbors among'
+      f' them, must survive. Found {sum(flags)} and {len(alive)}.'
     )
   return alive
 
@@ -350,47 +393,3 @@ def confirmations(
       f'At least {neighborhood.threshold} neighbors must have confirmed the'
       f' survivors. Found {len(signers)}.'
     )
-
-
-def vectors(
-  given: Mapping[str, Any], specs: Sequence[VectorSpec]
-) -> list[npt.NDArray[np.int64]]:
-  """Returns a client's vectors in the order of the session, each checked.
-
-  Raises:
-    TypeError: As `vector`.
-    ValueError: As `vector`; or if one is missing.
-  """
-  missing = [spec.name for spec in specs if spec.name not in given]
-  if missing:
-    raise ValueError(
-      f'A client must give all vectors of the session. Found no {missing}.'
-    )
-  return [vector(given[spec.name], spec) for spec in specs]
-
-
-def vector(found: Any, spec: VectorSpec) -> npt.NDArray[np.int64]:
-  """Returns a client's vector as int64[length], checked.
-
-  Raises:
-    TypeError: If it is not an array of integers.
-    ValueError: If its shape or a coordinate is out of range. Which is not told:
-      it is secret.
-  """
-  array = np.asarray(found)
-  if not np.issubdtype(array.dtype, np.integer):
-    raise TypeError(
-      f'The vector {spec.name!r} must be of integers. Found {array.dtype}.'
-      ' Round and scale it first.'
-    )
-  if array.shape != (spec.length,):
-    raise ValueError(
-      f'The vector {spec.name!r} must have the shape ({spec.length},). Found'
-      f' {array.shape}.'
-    )
-  if array.size and not 0 <= array.min() <= array.max() < spec.modulus:
-    raise ValueError(
-      f'The coordinates of {spec.name!r} must be in [0, {spec.modulus}), and'
-      ' one is not. Reduce them, or use a larger modulus.'
-    )
-  return array.astype(np.int64)

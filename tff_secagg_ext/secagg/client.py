@@ -13,7 +13,8 @@ step can be taken twice or out of order.
 Guarantees:
 
 - a `Refusal` or `MessageError` ends the client's part: there is no next state;
-- at most one share of each neighbor's secrets leaves a client, ever;
+- at most one share of each neighbor's secrets leaves a client, ever, and in one
+  session of a round alone;
 - what a state knows is dropped when the state is left, by whatever way. Python
   cannot promise that the memory is overwritten.
 - no state can be pickled, and none shows its contents.
@@ -33,6 +34,7 @@ from tff_secagg_ext.secagg import (
   checks,
   codec,
   errors,
+  inputs,
   keys,
   messages,
   ring,
@@ -40,6 +42,7 @@ from tff_secagg_ext.secagg import (
 )
 from tff_secagg_ext.secagg.client_state import (
   Credentials,
+  History,
   Session,
   State,
   Vectors,
@@ -57,6 +60,7 @@ class Client:
     policy: checks.Policy,
     credentials: Credentials,
     draw: Callable[[int], bytes] = os.urandom,
+    history: History | None = None,
   ):
     """Makes a client.
 
@@ -66,12 +70,13 @@ class Client:
       credentials: What it was given.
       draw: Gives so many random bytes; anything but the kernel's is for known
         answers.
+      history: Of its sessions; kept by the object alone, if there is none.
     """
     self._client = check_id(client)
     self._policy = policy
     self._credentials = credentials
     self._draw = draw
-    self._seen: set[tuple[bytes, int]] = set()
+    self._history = History() if history is None else history
 
   def join(
     self, message: bytes, vectors: Callable[[], Vectors]
@@ -86,20 +91,15 @@ class Client:
     _, body = codec.Channel(self._client).open(message, Kind.SETUP)
     setup = messages.decode_setup(body)
     self._policy.check(setup)
-    if setup.verify and self._credentials.verification_key is None:
-      raise errors.UnacceptableSetup(
-        'The client has no key to verify sums. Found a session that does.'
-      )
-    if (setup.session, setup.round) in self._seen:
-      raise errors.ReplayedSession(
-        'The client has taken part in this session and round before.'
-      )
-    self._seen.add((setup.session, setup.round))
+    checks.verifiable(setup, self._credentials)
+    checks.unused(setup, self._history)
+    self._history.joined.add((setup.session, setup.round))
     channel = codec.Channel(self._client, messages.setup_digest(body))
     session = Session(
       setup=setup,
       channel=channel,
       credentials=self._credentials,
+      history=self._history,
       draw=self._draw,
       vectors=vectors,
       c=keys.KeyPair(self._draw(32)),
@@ -123,19 +123,17 @@ class _Joined:
 
 def _advertise(session: Session) -> tuple[State[Any], bytes]:
   s = keys.KeyPair(session.s_private)
-  publics = session.c.public + s.public
+  body = publics = session.c.public + s.public
   identity = session.credentials.identity
   joined = _Joined(session, s)
-  if not session.setup.security.active:
-    body = publics
-  else:
+  if session.setup.security.active:
     assert identity is not None
     joined = _Joined(session, s, session.draw(keys.DIGEST_BYTES))
     commitment = joined.element(0)
     content = keys.advertised_content(
       session.channel.binding, session.id, publics, commitment
     )
-    body = publics + commitment + identity.sign(content)
+    body += commitment + identity.sign(content)
   answer = session.channel.seal(Kind.ADVERTISEMENT, body)
   return Advertised(joined), answer
 
@@ -288,7 +286,7 @@ class Introduced(State[_Placed]):
 
 def _tagged_vectors(session: Session) -> list[npt.NDArray[np.int64]]:
   """Returns the client's vectors, checked, with their tags."""
-  vectors = checks.vectors(session.vectors(), session.setup.vectors)
+  vectors = inputs.vectors(session.vectors(), session.setup.vectors)
   if not session.setup.verify:
     return vectors
   tagger = session.tagger()
@@ -331,9 +329,7 @@ class Masked(State[_Summed]):
       return _unmask(summed, request.survivors)
     _, body = session.channel.open(message, Kind.SURVIVORS)
     survivors = bytes(body)
-    checks.survivors(
-      survivors, neighborhood, set(summed.shares), session.setup.min_survivors
-    )
+    checks.survivors(survivors, neighborhood, set(summed.shares), session.setup)
     identity = session.credentials.identity
     assert identity is not None
     content = keys.survivors_content(
@@ -364,13 +360,15 @@ class Confirmed(State[_Summed]):
 def _unmask(summed: _Summed, survivors: bytes) -> tuple[State[Any], bytes]:
   """Answers with one share for each neighbor: of b, or of s."""
   session, neighborhood = summed.session, summed.neighborhood
+  checks.unanswered(session.setup, session.history)
   alive = checks.survivors(
-    survivors, neighborhood, set(summed.shares), session.setup.min_survivors
+    survivors, neighborhood, set(summed.shares), session.setup
   )
   body = b''.join(
     share[: shamir.KEY_BYTES] if peer in alive else share[shamir.KEY_BYTES :]
     for peer, share in summed.shares.items()
   )
+  session.history.answered.add(session.setup.round)
   answer = session.channel.seal(Kind.UNMASK_SHARES, body)
   if not session.setup.verify:
     return Finished(None), answer

@@ -70,6 +70,22 @@ class Credentials:
   verification_key: bytes | None = None
 
 
+@dataclasses.dataclass
+class History:
+  """What a client remembers of its sessions; nothing of it is secret.
+
+  To be kept as long as rounds are counted: a client that forgets it can be made
+  to answer twice.
+
+  Attributes:
+    joined: Session and round of each that it has joined.
+    answered: The rounds in which it has sent UnmaskShares.
+  """
+
+  joined: set[tuple[bytes, int]] = dataclasses.field(default_factory=set)
+  answered: set[int] = dataclasses.field(default_factory=set)
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Session:
   """What a client knows from the first step on."""
@@ -77,6 +93,7 @@ class Session:
   setup: Setup
   channel: codec.Channel
   credentials: Credentials
+  history: History
   draw: Callable[[int], bytes]
   vectors: Callable[[], Vectors]
   c: keys.KeyPair

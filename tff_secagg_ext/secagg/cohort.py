@@ -100,6 +100,20 @@ class Cohort:
         stage,
       )
 
+  def require_connected(
+    self, survivors: Mapping[int, object], stage: str
+  ) -> None:
+    """Aborts if the survivors of a sparse graph may have been parted."""
+    clients, security = len(self.roster), self.setup.security
+    least = parameters.least_survivors(clients, security)
+    if len(survivors) < least:
+      raise errors.Aborted(
+        f'At least {least} of {clients} clients must survive, or the graph may'
+        f' fall apart: {security.dropout:g} of them may drop out. Found'
+        f' {len(survivors)}. Assume more dropouts, or invite those that stay',
+        stage,
+      )
+
   def drawn(self, seed: bytes, stage: str) -> Cohort:
     """Returns the cohort with its parameters and graph, or aborts."""
     clients = len(self.roster)

@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from tff_secagg_ext.secagg.report import Report
+
 
 class SecAggError(Exception):
   """The root of all errors of the protocol."""
@@ -23,12 +28,14 @@ class Aborted(SecAggError):
     stage: The step in which it ended.
     sum_known: Whether the server had the sum by then. If not, nothing about
       the clients' vectors has left them.
+    report: What had happened, and what it had cost; `None` where nobody counts.
   """
 
   def __init__(self, reason: str, stage: str, sum_known: bool = False):
     super().__init__(f'{reason} (in step {stage!r})')
     self.stage = stage
     self.sum_known = sum_known
+    self.report: Report | None = None
 
 
 class Refusal(SecAggError):
@@ -40,7 +47,7 @@ class UnacceptableSetup(Refusal):
 
 
 class ReplayedSession(Refusal):
-  """The client has taken part in this session and round already."""
+  """The client was in this session, or has answered in its round, already."""
 
 
 class CohortTooSmall(Refusal):

@@ -306,7 +306,10 @@ class _Inspection:
   def _take_survivors(self, fields: Mapping[str, Any]) -> None:
     survivors = reading.ids(fields['survivors'], 'survivors')
     reading.demand_same(survivors, self._masked, 'survivors', 'mask')
-    least = self._setup.min_survivors
+    least = max(
+      self._setup.min_survivors,
+      parameters.least_survivors(len(self._roster), self._setup.security),
+    )
     reading.demand(
       len(survivors) >= least, f'{len(survivors)} survivors of at least {least}'
     )

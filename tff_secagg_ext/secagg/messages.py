@@ -283,6 +283,7 @@ class UnmaskRequest:
     """
     reader = codec.Reader(body)
     survivors = reader.take(codec.bitmap_bytes(clients))
+    codec.unpack_bits(survivors, clients)
     confirmed, signatures = b'', []
     if neighbors is not None:
       confirmed = reader.take(codec.bitmap_bytes(neighbors))

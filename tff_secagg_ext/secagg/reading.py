@@ -10,6 +10,8 @@ from typing import Any
 from tff_secagg_ext import _validate
 from tff_secagg_ext.secagg.setup import MAX_ID
 
+_HEX = frozenset('0123456789abcdef')
+
 
 def demand(condition: bool, reason: str) -> None:
   """Raises `ValueError` with the reason unless the condition holds."""
@@ -55,12 +57,11 @@ def text(value: object, name: str) -> str:
 def hex_bytes(value: object, name: str, length: int) -> bytes:
   """Returns the bytes of lower-case hex."""
   digits = text(value, name)
-  data = bytes.fromhex(digits)
   demand(
-    len(data) == length and data.hex() == digits,
+    len(digits) == 2 * length and set(digits) <= _HEX,
     f'{name} must be {length} bytes in lower-case hex',
   )
-  return data
+  return bytes.fromhex(digits)
 
 
 def demand_same(

@@ -17,24 +17,30 @@ class Report:
   Attributes:
     threat: The class, or 'plain': no protocol at all.
     clients: How many were invited.
-    neighbors: k.
-    threshold: t.
-    survivors: How many were summed.
+    neighbors: k; 0 before there is a graph.
+    threshold: t; the same.
+    colluders: floor(gamma n): how many of the roster may collude with the
+      server by the assumptions of the session; 0 before there is a roster.
+    survivors: How many were summed; 0 of a session that was aborted.
     dropouts: How many were lost, by step.
     refusals: How many clients refused, by the name of the exception.
     verified: Whether clients have accepted the sum; `None` if none was asked.
-    upload_bytes: What a survivor sent, mean.
-    download_bytes: What a survivor was sent, mean.
+    upload_bytes: What a survivor sent, mean; of a session that was aborted,
+      what an invited client did.
+    download_bytes: What it was sent, mean.
     expansion: Both together over the bytes of its packed vectors.
-    client_seconds: CPU seconds of a survivor, mean.
+    client_seconds: Its CPU seconds, mean.
     server_seconds: CPU seconds of the server.
     seconds: From the first message to the last.
+    transcript: The hash of the transcript's last line, hex; `None` if nobody
+      keeps a transcript.
   """
 
   threat: str
   clients: int
   neighbors: int
   threshold: int
+  colluders: int
   survivors: int
   dropouts: Mapping[str, int]
   refusals: Mapping[str, int]
@@ -45,6 +51,7 @@ class Report:
   client_seconds: float
   server_seconds: float
   seconds: float
+  transcript: str | None
 
 
 @dataclasses.dataclass(frozen=True)

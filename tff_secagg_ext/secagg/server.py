@@ -253,6 +253,7 @@ class Masking(State):
     totals = unmasking.Totals(cohort.setup)
     survivors = self._accepted(replies, lambda _, body: totals.add(body))
     cohort.require(survivors, self.stage)
+    cohort.require_connected(survivors, self.stage)
     known = unmasking.Masked(
       cohort, tuple(self._sealed), tuple(survivors), totals
     )

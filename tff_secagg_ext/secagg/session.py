@@ -8,7 +8,8 @@ decisions are those of `server` and `client`.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import time
 from typing import Protocol
@@ -16,11 +17,13 @@ from typing import Protocol
 from tff_secagg_ext.secagg import (
   errors,
   keys,
+  parameters,
   server,
   server_state,
   tagging,
 )
 from tff_secagg_ext.secagg import transcript as transcript_lib
+from tff_secagg_ext.secagg.cohort import Cohort
 from tff_secagg_ext.secagg.report import Outcome, Report
 from tff_secagg_ext.secagg.setup import Setup
 
@@ -125,7 +128,7 @@ def run(
     transcript: Where to record the session.
 
   Raises:
-    Aborted: If it ended without a result.
+    Aborted: If it ended without a result; it has a report all the same.
     TypeError: If an id is not an integer.
     ValueError: If an id is out of range or twice there, or the registry is
       missing.
@@ -135,8 +138,6 @@ def run(
       f'`registry` must be given in the class {setup.security.threat!r}. Found'
       ' None. Give the public identities of the clients.'
     )
-  if transcript is None:
-    transcript = transcript_lib.Transcript.in_memory()
   return _Session(setup, clients, transport, registry or {}, transcript).run()
 
 
@@ -149,13 +150,14 @@ class _Session:
     clients: Iterable[int],
     transport: Transport,
     registry: Mapping[int, bytes],
-    transcript: transcript_lib.Transcript,
+    transcript: transcript_lib.Transcript | None,
   ):
     self._setup = setup
     self._clients = tuple(sorted(clients))
     self._transport = transport
     self._registry = registry
-    self._transcript = transcript
+    self._is_kept = transcript is not None
+    self._transcript = transcript or transcript_lib.Transcript.in_memory()
     self._traffic: dict[int, _Traffic] = collections.defaultdict(_Traffic)
     self._dropouts: collections.Counter[str] = collections.Counter()
     self._refusals: collections.Counter[str] = collections.Counter()
@@ -164,27 +166,21 @@ class _Session:
 
   def run(self) -> Outcome:
     """Takes all steps."""
-    state: server_state.State = server.Inviting(
-      self._setup, self._clients, self._registry
-    )
-    self._transcript.record('setup', **transcript_lib.setup_fields(self._setup))
-    try:
-      while not isinstance(state, server_state.Finished):
-        following = self._step(state)
-        self._record(state, following)
-        state = following
-    except errors.Aborted as error:
-      self._transcript.record(
-        'aborted',
-        reason=str(error),
-        stage=error.stage,
-        sum_known=error.sum_known,
+    with contextlib.closing(self._transcript):
+      state: server_state.State = server.Inviting(
+        self._setup, self._clients, self._registry
       )
-      raise
-    else:
+      fields = transcript_lib.setup_fields(self._setup)
+      self._transcript.record('setup', **fields)
+      try:
+        while not isinstance(state, server_state.Finished):
+          following = self._step(state)
+          self._record(state, following)
+          state = following
+      except errors.Aborted as error:
+        self._abort(error, state.cohort)
+        raise
       return self._outcome(state.result)
-    finally:
-      self._transcript.close()
 
   def _step(self, state: server_state.State) -> server_state.State:
     """Sends the requests of a state, and gives it the replies."""
@@ -291,39 +287,65 @@ class _Session:
         **(confirmed if active else {}),
       )
 
+  def _abort(self, error: errors.Aborted, cohort: Cohort) -> None:
+    """Ends the transcript, and gives the figures so far to the error."""
+    verified = False if error.stage == 'verify' else None
+    report = self._report(cohort, (), verified)
+    self._transcript.record(
+      'aborted',
+      reason=str(error),
+      stage=error.stage,
+      sum_known=error.sum_known,
+    )
+    error.report = self._transcribed(report)
+
   def _outcome(self, result: server_state.Result) -> Outcome:
     """Returns sums and figures, and ends the transcript."""
-    seconds = time.perf_counter() - self._started
-    cpu = time.process_time() - self._transport.other_seconds - self._cpu
-    in_clients = sum(traffic.seconds for traffic in self._traffic.values())
-    own = [self._traffic[i] for i in result.survivors]
-    up = sum(t.up for t in own) / len(own)
-    down = sum(t.down for t in own) / len(own)
-    raw = tagging.raw_bytes(self._setup)
     verified = None if result.accepted is None else bool(result.accepted)
+    report = self._report(result.cohort, result.survivors, verified)
     self._transcript.record(
       'result',
       digest=keys.sha256(tagging.pack(result.totals, self._setup)),
       verified=verified,
-      seconds=seconds,
+      seconds=report.seconds,
     )
-    return Outcome(
-      result.sums,
-      result.survivors,
-      Report(
-        threat=self._setup.security.threat,
-        clients=len(self._clients),
-        neighbors=result.cohort.parameters.neighbors,
-        threshold=result.cohort.parameters.threshold,
-        survivors=len(result.survivors),
-        dropouts=dict(self._dropouts),
-        refusals=dict(self._refusals),
-        verified=verified,
-        upload_bytes=up,
-        download_bytes=down,
-        expansion=(up + down) / raw if raw else float('inf'),
-        client_seconds=sum(t.seconds for t in own) / len(own),
-        server_seconds=max(cpu - in_clients, 0.0),
-        seconds=seconds,
-      ),
+    report = self._transcribed(report)
+    return Outcome(result.sums, result.survivors, report)
+
+  def _transcribed(self, report: Report) -> Report:
+    """Returns a report with the hash of a transcript that has ended."""
+    if not self._is_kept:
+      return report
+    return dataclasses.replace(report, transcript=self._transcript.hash)
+
+  def _report(
+    self, cohort: Cohort, survivors: Sequence[int], verified: bool | None
+  ) -> Report:
+    """Returns the figures so far; without survivors, means are over all."""
+    seconds = time.perf_counter() - self._started
+    cpu = time.process_time() - self._transport.other_seconds - self._cpu
+    in_clients = sum(traffic.seconds for traffic in self._traffic.values())
+    own = [self._traffic[i] for i in survivors or self._clients]
+    count = max(len(own), 1)
+    up = sum(t.up for t in own) / count
+    down = sum(t.down for t in own) / count
+    raw = tagging.raw_bytes(self._setup)
+    colluders, _ = parameters.counts(len(cohort.roster), self._setup.security)
+    return Report(
+      threat=self._setup.security.threat,
+      clients=len(self._clients),
+      neighbors=cohort.parameters.neighbors,
+      threshold=cohort.parameters.threshold,
+      colluders=colluders,
+      survivors=len(survivors),
+      dropouts=dict(self._dropouts),
+      refusals=dict(self._refusals),
+      verified=verified,
+      upload_bytes=up,
+      download_bytes=down,
+      expansion=(up + down) / raw if raw else float('inf'),
+      client_seconds=sum(t.seconds for t in own) / count,
+      server_seconds=max(cpu - in_clients, 0.0),
+      seconds=seconds,
+      transcript=None,
     )

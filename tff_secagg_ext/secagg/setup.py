@@ -87,7 +87,8 @@ class Security:
     corrupt: gamma, the largest fraction of the cohort that colludes with the
       server, in [0, 1).
     dropout: delta, the largest fraction of the cohort that may drop out, in
-      [0, 1).
+      [0, 1). On a sparse graph, a session that loses more ends: see
+      `parameters.least_survivors`.
     neighbors: k, at least 1, or `None`: derived from the fractions and the
       number of clients. A number above n - 1 means all.
     threshold: t, at least 1 and at most k; `None` exactly if `neighbors` is.

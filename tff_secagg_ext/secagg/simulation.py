@@ -23,7 +23,6 @@ from tff_secagg_ext.secagg import (
   keys,
   session,
 )
-from tff_secagg_ext.secagg import transcript as transcript_lib
 from tff_secagg_ext.secagg.report import Outcome
 from tff_secagg_ext.secagg.setup import (
   SESSION_BYTES,
@@ -31,10 +30,13 @@ from tff_secagg_ext.secagg.setup import (
   Setup,
   VectorSpec,
 )
+from tff_secagg_ext.secagg.transcript import Transcript
 
 Vectors = Callable[[int], Mapping[str, npt.NDArray[Any]]]
 # Whether a client drops out before it answers a step: (step, id) -> bool.
 Dropouts = Callable[[str, int], bool]
+# A new transcript, of a session whose setup is known.
+Transcripts = Callable[[Setup], Transcript]
 
 
 def nobody(stage: str, client_id: int) -> bool:
@@ -118,7 +120,8 @@ class Simulation:
   """Clients of this process, for one session after the other.
 
   Identities and the verification key are made from the kernel's randomness,
-  kept as long as the object, and never given to the server.
+  kept as long as the object, and never given to the server. So is what clients
+  remember of their sessions.
   """
 
   def __init__(
@@ -141,6 +144,7 @@ class Simulation:
     self._verification_key = os.urandom(32)
     self._identities: dict[int, keys.Identity] = {}
     self._registry: dict[int, bytes] = {}
+    self._histories: dict[int, client_state.History] = {}
 
   def run(
     self,
@@ -150,7 +154,7 @@ class Simulation:
     *,
     round: int = 0,
     dropouts: Dropouts = nobody,
-    transcript: transcript_lib.Transcript | None = None,
+    transcripts: Transcripts | None = None,
   ) -> Outcome:
     """Sums the vectors of clients in a session of its own.
 
@@ -159,9 +163,11 @@ class Simulation:
       specs: The vectors.
       vectors: Gives the vectors of a client by name, integers in [0, m). It is
         called once for each client that is to mask them, ids ascending.
-      round: The round of the training.
+      round: The round of the training, whose vectors these are: it may be
+        given again after a session that was aborted before the step 'unmask',
+        but clients that have sent their shares refuse another of its round.
       dropouts: Who drops out, and when.
-      transcript: Where to record the session.
+      transcripts: Makes what the session is recorded in; `None`: nothing.
 
     Raises:
       Aborted: If the session ended without a sum.
@@ -182,7 +188,7 @@ class Simulation:
       clients,
       MemoryTransport(members, vectors, dropouts),
       registry=self._registry,
-      transcript=transcript,
+      transcript=transcripts(setup) if transcripts else None,
     )
 
   def _client(self, client_id: int, setup: Setup) -> client.Client:
@@ -200,4 +206,5 @@ class Simulation:
       client_state.Credentials(
         identity, self._registry, self._verification_key
       ),
+      history=self._histories.setdefault(client_id, client_state.History()),
     )

@@ -184,8 +184,8 @@ def _server() -> dict[str, float]:
     security = Security('curious', neighbors=degree, threshold=1)
     simulated = simulation.Simulation(security)
     outcomes = (
-      simulated.run(range(clients), specs, lambda _: vector)
-      for _ in range(_RUNS)
+      simulated.run(range(clients), specs, lambda _: vector, round=number)
+      for number in range(_RUNS)
     )
     return min(outcome.report.server_seconds for outcome in outcomes)
 

@@ -98,3 +98,36 @@ def test_what_is_no_file_is_the_users_error(tmp_path):
   assert result.exit_code == 2
   assert result.output.startswith('Error: ') and 'none.jsonl' in result.output
   assert result.output.count('\n') == 1
+
+
+def identities_of(path):
+  for line in path.read_bytes().splitlines():
+    fields = json.loads(line)
+    if fields['event'] == 'keys':
+      return {str(a[0]): a[1] for a in fields['advertisements']}
+  raise AssertionError('no keys')
+
+
+def test_known_identities_are_compared(path, tmp_path):
+  known = tmp_path / 'identities.json'
+  keys = identities_of(path)
+  known.write_text(json.dumps(keys))
+  result = verify(path, '--identities', known)
+  assert result.exit_code == 0, result.output
+  assert 'signatures: 9, by the identities that were given' in result.output
+  known.write_text(json.dumps({**keys, '2': keys['1']}))
+  result = verify(path, '--identities', known)
+  assert result.exit_code == 1
+  assert 'client 2' in result.stderr
+
+
+@pytest.mark.parametrize(
+  'text', ['[]', '{"1": "00"}', '{"1": 2}', 'x', '{"a": ""}']
+)
+def test_identities_that_are_none_are_refused(path, tmp_path, text):
+  known = tmp_path / 'identities.json'
+  known.write_text(text)
+  result = verify(path, '--identities', known)
+  assert result.exit_code == 2
+  assert 'must be a JSON object of ids' in result.stderr
+  assert len(result.stderr.strip().splitlines()) == 1

@@ -78,6 +78,10 @@ def verify_transcript(
   file: Annotated[
     pathlib.Path, typer.Argument(help='The transcript of a session.')
   ],
+  identities: Annotated[
+    pathlib.Path | None,
+    typer.Option(help='JSON: the known public key of each client id, in hex.'),
+  ] = None,
   as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
 ) -> None:
   """Checks the chain and the signatures of a transcript; 1 if it is broken."""
@@ -86,14 +90,31 @@ def verify_transcript(
   broken = errors.one_line(
     transcript.TranscriptError, code=1, place=f'{file}: '
   )
-  with errors.one_line(OSError), broken:
-    summary = inspection.verify_file(file)
+  with errors.one_line(OSError, typer.BadParameter), broken:
+    known = None if identities is None else _read_identities(identities)
+    summary = inspection.verify_file(file, known)
   if as_json:
     found = dataclasses.asdict(summary)
     typer.echo(json.dumps(found, indent=2, allow_nan=False))
   else:
-    for line in _summary_lines(summary):
+    by = 'in the file' if identities is None else 'that were given'
+    for line in _summary_lines(summary, by):
       typer.echo(line)
+
+
+def _read_identities(path: pathlib.Path) -> dict[int, bytes]:
+  """Returns the public keys of a file, by id."""
+  try:
+    found = json.loads(path.read_bytes())
+    known = {int(client): bytes.fromhex(key) for client, key in found.items()}
+    if any(len(key) != 32 for key in known.values()):
+      raise ValueError
+  except (AttributeError, TypeError, ValueError):
+    raise typer.BadParameter(
+      f'{path} must be a JSON object of ids and of 32 bytes in hex. Found'
+      ' something else. Write {"17": "5f0c..."}.'
+    ) from None
+  return known
 
 
 def _setup(security: Security, verify: bool, dim: int, modulus: int) -> Setup:
@@ -211,7 +232,7 @@ def _rows(plan: dict[str, Any]) -> Iterator[tuple[str, str]]:
   )
 
 
-def _summary_lines(summary: Summary) -> Iterator[str]:
+def _summary_lines(summary: Summary, identities: str) -> Iterator[str]:
   """Yields what a transcript says, for people."""
   yield f'session:    {summary.session}'
   yield f'round:      {summary.round}'
@@ -233,7 +254,7 @@ def _summary_lines(summary: Summary) -> Iterator[str]:
     f'traffic:    {_size(summary.upload_bytes)} from clients,'
     f' {_size(summary.download_bytes)} to them'
   )
-  yield f'signatures: {summary.signatures}, by the identities in the file'
+  yield f'signatures: {summary.signatures}, by the identities {identities}'
   yield f'last line:  {summary.hash}'
 
 

@@ -149,10 +149,8 @@ def _sums(secure_sums: Any) -> str:
 
 def _sessions(entries: Sequence[ledger_lib.Entry]) -> str:
   """Returns what came of all sessions of a run."""
-  settled = [e for e in entries if e.kind != 'reserved']
-  protocols = [e.protocol for e in settled if e.protocol]
-  summed = [p for p in protocols if p['survivors']]
-  text = f'{sum(e.kind == "lost" for e in settled)} attempts lost'
+  text = f'{sum(e.kind == "lost" for e in entries)} attempts lost'
+  summed = [e.protocol for e in entries if e.kind == 'committed' and e.protocol]
   if not summed:
     return text
   survivors = sum(p['survivors'] for p in summed)

@@ -308,14 +308,14 @@ def _masked(
   """Returns the packed vector under all of its masks."""
   modulo = ring.ring_of(spec)
   total = vector.astype(modulo.accumulator)
-  if masks:
-    own = session.derive(b, b'self', (session.id, session.id), spec.name)
-    modulo.apply_mask(total, own, 1)
+  own = session.derive(b, b'self', (session.id, session.id), spec.name)
+  signed = [(own, 1)] if masks else []
   for peer, agreed in masks.items():
     low, high = sorted((session.id, peer))
     key = session.derive(agreed, b'mask', (low, high), spec.name)
-    modulo.apply_mask(total, key, 1 if session.id == low else -1)
-  return modulo.pack(modulo.reduce(total))
+    signed.append((key, 1 if session.id == low else -1))
+  modulo.apply_masks(total, signed)
+  return modulo.pack_total(total)
 
 
 class Masked(State[_Summed]):

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import itertools
 import os
 from typing import Any
 
@@ -271,18 +272,15 @@ class Introduced(State[_Placed]):
     session, peers = placed.joined.session, placed.neighborhood.peers
     size = codec.bitmap_bytes(len(peers))
     present = codec.unpack_bits(bytes(body[:size]), len(peers))
-    items = iter(
-      codec.split(body[size:], sum(present), keys.SEALED_SHARES_BYTES)
-    )
+    items = codec.split(body[size:], sum(present), keys.SEALED_SHARES_BYTES)
+    senders = itertools.compress([peer.id for peer in peers], present)
     shares = {}
-    for peer, is_present in zip(peers, present, strict=True):
-      if is_present:
-        key = session.derive(
-          placed.channels[peer.id], b'seal', (peer.id, session.id)
-        )
-        shares[peer.id] = keys.unseal(key, next(items))
-        if not shamir.is_shareable(shares[peer.id]):
-          raise errors.BadShare('A share is not an element of the field.')
+    for sender, item in zip(senders, items, strict=True):
+      pair = (sender, session.id)
+      key = session.derive(placed.channels[sender], b'seal', pair)
+      shares[sender] = keys.unseal(key, item)
+    if not shamir.is_shareable(b''.join(shares.values())):
+      raise errors.BadShare('A share is not an element of the field.')
     return shares
 
 

@@ -106,7 +106,7 @@ class Masked:
         continue  # Alone, it has no masks.
       if owner in self._alive:
         b = self._rebuild(owner, held[owner], stage)
-        self._apply(b, (owner, owner), b'self', -1)
+        self._apply(b'self', [(b, (owner, owner), -1)])
       elif alive:
         self._unmask_dropout(
           owner, alive, self._rebuild(owner, held[owner], stage)
@@ -164,17 +164,23 @@ class Masked:
   ) -> None:
     """Takes off the masks that survivors share with a client that is gone."""
     pair = keys.KeyPair(private)
+    masks = []
     for peer in alive:
       agreed = pair.agree(self.cohort.advertised[peer].s_public)
-      low, high = sorted((owner, peer))
-      self._apply(agreed, (low, high), b'mask', -1 if peer == low else 1)
+      masks.append((agreed, (owner, peer), -1 if peer < owner else 1))
+    self._apply(b'mask', masks)
 
   def _apply(
-    self, secret: bytes, pair: tuple[int, int], role: bytes, sign: int
+    self, role: bytes, masks: Sequence[tuple[bytes, tuple[int, int], int]]
   ) -> None:
+    """Adds masks, each of a secret, of two ids, and with a sign."""
+    binding = self.cohort.binding
     for modulo, words, name in self._vectors():
-      key = keys.derive(secret, self.cohort.binding, role, pair, name)
-      modulo.apply_mask(words, key, sign)
+      signed = []
+      for secret, pair, sign in masks:
+        pair = (min(pair), max(pair))
+        signed.append((keys.derive(secret, binding, role, pair, name), sign))
+      modulo.apply_masks(words, signed)
 
   def _vectors(self) -> Iterator[tuple[ring.Ring, ring.Words, bytes]]:
     for modulo, words, spec in zip(

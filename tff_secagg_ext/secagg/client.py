@@ -216,17 +216,16 @@ def _introduce(
   checks.meet(found, session.setup, (session.c.public, joined.s.public))
   peers, threshold = neighborhood.peers, neighborhood.threshold
   b = shamir.draw_shareable(session.draw)
-  shares = [
-    shamir.share(secret, len(peers), threshold, session.draw) if peers else []
-    for secret in (b, session.s_private)
-  ]
+  secrets = b + session.s_private
+  shares: list[bytes] = []
+  if peers:
+    shares = shamir.share(secrets, len(peers), threshold, session.draw)
   channels = {peer.id: session.c.agree(peer.c_public) for peer in peers}
   sealed = [
     keys.seal(
-      session.derive(channels[peer.id], b'seal', (session.id, peer.id)),
-      of_b + of_s,
+      session.derive(channels[peer.id], b'seal', (session.id, peer.id)), both
     )
-    for peer, of_b, of_s in zip(peers, *shares, strict=True)
+    for peer, both in zip(peers, shares, strict=True)
   ]
   answer = session.channel.seal(Kind.SHARES, b''.join(sealed))
   return Introduced(_Placed(joined, neighborhood, channels, b)), answer

@@ -30,7 +30,7 @@ from tff_secagg_ext.secagg.setup import VectorSpec
 Words: TypeAlias = npt.NDArray[Any]
 
 # A block of keystream and what it is added to stay in a core's cache.
-_BLOCK_BYTES = 1 << 17
+_BLOCK_BYTES = 1 << 18
 _ZEROS = memoryview(bytes(_BLOCK_BYTES))
 _MODE = modes.CTR(bytes(16))
 

@@ -52,18 +52,24 @@ def share(
 ) -> list[bytes]:
   """Returns `count` shares of a key, any `threshold` of which give it back.
 
+  Several keys are shared as each would be alone, one after the other.
+
   Args:
-    key: 32 bytes, shareable.
-    count: Number of shares; share i, from 0, holds the values at i + 1.
+    key: 32 bytes, shareable; or several of them, joined.
+    count: Number of shares, as long as `key`; share i, from 0, holds the values
+      at i + 1.
     threshold: t, from 1 to `count`.
     draw: Gives so many random bytes.
   """
   secret = np.frombuffer(key, '<u4').astype(np.uint64)
-  random = _draw_elements((threshold - 1) * _WORDS, draw)
-  coefficients = np.vstack([secret, random.reshape(-1, _WORDS)])
+  random = [
+    _draw_elements((threshold - 1) * _WORDS, draw).reshape(-1, _WORDS)
+    for _ in range(0, len(key), KEY_BYTES)
+  ]
+  coefficients = np.vstack([secret, np.hstack(random)])
   values = _product(_powers(count, threshold), coefficients)
   data = values.astype('<u4').tobytes()
-  return [data[i : i + KEY_BYTES] for i in range(0, len(data), KEY_BYTES)]
+  return [data[i : i + len(key)] for i in range(0, len(data), len(key))]
 
 
 def combine(points: Sequence[int], shares: Sequence[bytes]) -> bytes:

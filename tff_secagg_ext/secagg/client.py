@@ -305,12 +305,11 @@ def _masked(
   """Returns the packed vector under all of its masks."""
   modulo = ring.ring_of(spec)
   total = vector.astype(modulo.accumulator)
-  own = session.derive(b, b'self', (session.id, session.id), spec.name)
-  signed = [(own, 1)] if masks else []
+  own, name = session.id, spec.name.encode()
+  signed = [(session.derive(b, b'self', (own, own), name), 1)] if masks else []
   for peer, agreed in masks.items():
-    low, high = sorted((session.id, peer))
-    key = session.derive(agreed, b'mask', (low, high), spec.name)
-    signed.append((key, 1 if session.id == low else -1))
+    pair, sign = ((own, peer), 1) if own < peer else ((peer, own), -1)
+    signed.append((session.derive(agreed, b'mask', pair, name), sign))
   modulo.apply_masks(total, signed)
   return modulo.pack_total(total)
 

@@ -16,8 +16,6 @@ import dataclasses
 import itertools
 import struct
 
-import numpy as np
-
 from tff_secagg_ext.secagg import codec, errors, keys
 from tff_secagg_ext.secagg.setup import (
   SESSION_BYTES,
@@ -154,13 +152,10 @@ class Roster:
         f'A roster must have members and a draw of 1 to {keys.CHAIN_LENGTH}.'
         f' Found {count} members and draw {draw}.'
       )
-    table = np.frombuffer(
-      reader.take(count * 36), np.dtype([('id', '<u4'), ('commitment', 'V32')])
-    )
+    pairs = struct.iter_unpack('<I32s', reader.take(count * 36))
     reader.end()
-    members = tuple(table['id'].tolist())
+    members, commitments = zip(*pairs, strict=True)
     _check_ascending(members, 'ids of a roster')
-    commitments = tuple(item.tobytes() for item in table['commitment'])
     return cls(draw, members, commitments)
 
 

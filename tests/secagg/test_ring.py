@@ -177,9 +177,22 @@ def test_masks_are_added_and_taken_off_modulo_m(drawn, masks):
   reduced = ring.reduce(total)
   assert reduced.dtype == np.int64
   assert reduced.tolist() == [value % modulus for value in expected]
-  for key, sign in masks:
-    ring.apply_mask(total, key, -sign)
+  assert ring.pack_total(total) == naive_pack(modulus, reduced.tolist())
+  ring.apply_masks(total, [(key, -sign) for key, sign in masks])
   assert ring.reduce(total).tolist() == values
+  assert ring.pack_total(total) == naive_pack(modulus, values)
+
+
+@pytest.mark.parametrize('modulus', [2**8, 2**20, 2**20 - 1, 2**33])
+def test_masks_of_many_blocks_are_those_of_the_definition(modulus: int):
+  ring, length = Ring(modulus), 140_001
+  total = ring.zeros(length)
+  ring.apply_masks(total, [(b'a' * 32, 1), (b'b' * 32, -1), (b'c' * 32, 1)])
+  a, b, c = (
+    np.array(naive_mask(modulus, length, key * 32))
+    for key in (b'a', b'b', b'c')
+  )
+  assert (ring.reduce(total) == (a - b + c) % modulus).all()
 
 
 @given(MODULI, st.data())

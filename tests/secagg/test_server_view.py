@@ -93,7 +93,7 @@ def test_the_view_of_a_masked_vector_is_uniform(modulus, is_largest):
 @pytest.mark.parametrize('modulus', ODD + EVEN)
 @pytest.mark.parametrize('is_largest', [False, True])
 def test_a_vector_without_masks_is_rejected(modulus, is_largest, monkeypatch):
-  monkeypatch.setattr(ring.Ring, 'apply_mask', lambda *_: None)
+  monkeypatch.setattr(ring.Ring, 'apply_masks', lambda *_: None)
   value = modulus - 1 if is_largest else 0
   found = masked_input(attacker(modulus, LENGTH), value)
   assert (found == value).all()
@@ -119,11 +119,13 @@ def test_either_kind_of_mask_hides_alone(role, monkeypatch):
       kind != role.encode() and derive(secret, digest, kind, *rest)
     ),
   )
-  real = ring.Ring.apply_mask
+  real = ring.Ring.apply_masks
   monkeypatch.setattr(
     ring.Ring,
-    'apply_mask',
-    lambda self, total, key, sign: key and real(self, total, key, sign),
+    'apply_masks',
+    lambda self, total, masks: real(
+      self, total, [mask for mask in masks if mask[0]]
+    ),
   )
   found = masked_input(attacker(251, LENGTH), 0)
   assert p_value(found, 251) > SIGNIFICANCE

@@ -94,6 +94,19 @@ def test_shares_are_values_of_polynomials(key, threshold, more, seed):
       assert word == value % PRIME
 
 
+@given(SECRETS, SECRETS, st.integers(1, 6), st.integers(0, 4))
+def test_keys_are_shared_together_as_each_alone(a, b, threshold, more):
+  count = threshold + more
+  together, alone = Stream('shares'), Stream('shares')
+  assert shamir.share(a + b, count, threshold, together) == [
+    of_a + of_b
+    for of_a, of_b in zip(
+      *(shamir.share(key, count, threshold, alone) for key in (a, b)),
+      strict=True,
+    )
+  ]
+
+
 @given(SECRETS, SECRETS, st.integers(1, 5))
 def test_sharing_is_linear(a, b, threshold: int):
   points = list(range(1, threshold + 1))

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import itertools
 import os
 from typing import Any
 
@@ -213,17 +214,16 @@ def _introduce(
   checks.meet(found, session.setup, (session.c.public, joined.s.public))
   peers, threshold = neighborhood.peers, neighborhood.threshold
   b = shamir.draw_shareable(session.draw)
-  shares = [
-    shamir.share(secret, len(peers), threshold, session.draw) if peers else []
-    for secret in (b, session.s_private)
-  ]
+  secrets = b + session.s_private
+  shares: list[bytes] = []
+  if peers:
+    shares = shamir.share(secrets, len(peers), threshold, session.draw)
   channels = {peer.id: session.c.agree(peer.c_public) for peer in peers}
   sealed = [
     keys.seal(
-      session.derive(channels[peer.id], b'seal', (session.id, peer.id)),
-      of_b + of_s,
+      session.derive(channels[peer.id], b'seal', (session.id, peer.id)), both
     )
-    for peer, of_b, of_s in zip(peers, *shares, strict=True)
+    for peer, both in zip(peers, shares, strict=True)
   ]
   answer = session.channel.seal(Kind.SHARES, b''.join(sealed))
   return Introduced(_Placed(joined, neighborhood, channels, b)), answer
@@ -269,18 +269,15 @@ class Introduced(State[_Placed]):
     session, peers = placed.joined.session, placed.neighborhood.peers
     size = codec.bitmap_bytes(len(peers))
     present = codec.unpack_bits(bytes(body[:size]), len(peers))
-    items = iter(
-      codec.split(body[size:], sum(present), keys.SEALED_SHARES_BYTES)
-    )
+    items = codec.split(body[size:], sum(present), keys.SEALED_SHARES_BYTES)
+    senders = itertools.compress([peer.id for peer in peers], present)
     shares = {}
-    for peer, is_present in zip(peers, present, strict=True):
-      if is_present:
-        key = session.derive(
-          placed.channels[peer.id], b'seal', (peer.id, session.id)
-        )
-        shares[peer.id] = keys.unseal(key, next(items))
-        if not shamir.is_shareable(shares[peer.id]):
-          raise errors.BadShare('A share is not an element of the field.')
+    for sender, item in zip(senders, items, strict=True):
+      pair = (sender, session.id)
+      key = session.derive(placed.channels[sender], b'seal', pair)
+      shares[sender] = keys.unseal(key, item)
+    if not shamir.is_shareable(b''.join(shares.values())):
+      raise errors.BadShare('A share is not an element of the field.')
     return shares
 
 
@@ -306,14 +303,13 @@ def _masked(
   """Returns the packed vector under all of its masks."""
   modulo = ring.ring_of(spec)
   total = vector.astype(modulo.accumulator)
-  if masks:
-    own = session.derive(b, b'self', (session.id, session.id), spec.name)
-    modulo.apply_mask(total, own, 1)
+  own, name = session.id, spec.name.encode()
+  signed = [(session.derive(b, b'self', (own, own), name), 1)] if masks else []
   for peer, agreed in masks.items():
-    low, high = sorted((session.id, peer))
-    key = session.derive(agreed, b'mask', (low, high), spec.name)
-    modulo.apply_mask(total, key, 1 if session.id == low else -1)
-  return modulo.pack(modulo.reduce(total))
+    pair, sign = ((own, peer), 1) if own < peer else ((peer, own), -1)
+    signed.append((session.derive(agreed, b'mask', pair, name), sign))
+  modulo.apply_masks(total, signed)
+  return modulo.pack_total(total)
 
 
 class Masked(State[_Summed]):

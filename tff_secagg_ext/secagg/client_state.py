@@ -105,10 +105,10 @@ class Session:
     return self.channel.client
 
   def derive(
-    self, secret: bytes, role: bytes, pair: tuple[int, int], name: str = ''
+    self, secret: bytes, role: bytes, pair: tuple[int, int], name: bytes = b''
   ) -> bytes:
     """See `keys.derive`."""
-    return keys.derive(secret, self.channel.binding, role, pair, name.encode())
+    return keys.derive(secret, self.channel.binding, role, pair, name)
 
   def tagger(self) -> tagging.Tagger:
     """What tags and checks the vectors."""

@@ -126,7 +126,7 @@ class Reader:
       )
 
 
-def split(body: memoryview, count: int, size: int) -> list[bytes]:
+def split(body: bytes | memoryview, count: int, size: int) -> list[bytes]:
   """Returns the `count` items of `size` bytes that a body consists of.
 
   Raises:
@@ -143,7 +143,7 @@ def split(body: memoryview, count: int, size: int) -> list[bytes]:
 
 def pack_bits(flags: Iterable[bool]) -> bytes:
   """Returns a bitmap: flag i is bit i mod 8 of byte i div 8."""
-  return np.packbits(np.array([*flags], bool), bitorder='little').tobytes()
+  return np.packbits(np.fromiter(flags, bool), bitorder='little').tobytes()
 
 
 def bitmap_bytes(count: int) -> int:
@@ -165,4 +165,5 @@ def unpack_bits(data: bytes, count: int) -> list[bool]:
   flags = np.unpackbits(np.frombuffer(data, np.uint8), bitorder='little')
   if flags[count:].any():
     raise errors.MessageError(f'A bitmap of {count} names somebody beyond it.')
-  return [bool(flag) for flag in flags[:count]]
+  found: list[bool] = flags[:count].astype(bool).tolist()
+  return found

@@ -63,6 +63,25 @@ class Cohort:
       for client, place in self.positions.items()
     }
 
+  @functools.cached_property
+  def introductions(self) -> Mapping[int, bytes]:
+    """How each id is introduced to its neighbors: a `Peer`, encoded."""
+    return {
+      client: messages.Peer(
+        self.positions[client],
+        client,
+        advertised.c_public,
+        advertised.s_public,
+        advertised.signature,
+      ).encode()
+      for client, advertised in self.advertised.items()
+    }
+
+  @functools.cached_property
+  def joined_preimages(self) -> bytes:
+    """All preimages, one after the other."""
+    return b''.join(self.preimages.values())
+
   def channel(self, client: int) -> Channel:
     """The channel to a client."""
     return Channel(client, self.binding)

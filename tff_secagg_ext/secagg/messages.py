@@ -16,8 +16,6 @@ import dataclasses
 import itertools
 import struct
 
-import numpy as np
-
 from tff_secagg_ext.secagg import codec, errors, keys
 from tff_secagg_ext.secagg.setup import (
   SESSION_BYTES,
@@ -154,13 +152,10 @@ class Roster:
         f'A roster must have members and a draw of 1 to {keys.CHAIN_LENGTH}.'
         f' Found {count} members and draw {draw}.'
       )
-    table = np.frombuffer(
-      reader.take(count * 36), np.dtype([('id', '<u4'), ('commitment', 'V32')])
-    )
+    pairs = struct.iter_unpack('<I32s', reader.take(count * 36))
     reader.end()
-    members = tuple(table['id'].tolist())
+    members, commitments = zip(*pairs, strict=True)
     _check_ascending(members, 'ids of a roster')
-    commitments = tuple(item.tobytes() for item in table['commitment'])
     return cls(draw, members, commitments)
 
 
@@ -181,6 +176,11 @@ class Peer:
   c_public: bytes
   s_public: bytes
   signature: bytes = b''
+
+  def encode(self) -> bytes:
+    """Returns its part of the body of a Neighbors."""
+    head = struct.pack('<II', self.position, self.id)
+    return head + self.c_public + self.s_public + self.signature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,26 +206,24 @@ class Neighbors:
   def encode(self) -> bytes:
     """Returns the body."""
     head = (self.clients, self.degree, self.threshold, self.position)
-    parts = [struct.pack('<5I', *head, len(self.peers))]
-    for peer in self.peers:
-      parts.append(struct.pack('<II', peer.position, peer.id))
-      parts += [peer.c_public, peer.s_public, peer.signature]
-    return b''.join([*parts, *self.preimages])
+    peers = [peer.encode() for peer in self.peers]
+    return encode_neighbors(head, peers, b''.join(self.preimages))
 
   @classmethod
   def decode(cls, body: memoryview, active: bool) -> Neighbors:
     """Returns the message of a body, or raises `MessageError`."""
     reader = codec.Reader(body)
     clients, degree, threshold, position, count = reader.numbers('5I')
-    sizes = (32, 32, keys.SIGNATURE_BYTES) if active else (32, 32)
     if count >= max(clients, 1):
       raise errors.MessageError(
         f'A client of {clients} has fewer neighbors. Found {count}.'
       )
-    peers = tuple(_read_peer(reader, sizes) for _ in range(count))
+    layout = struct.Struct('<II32s32s64s' if active else '<II32s32s')
+    data = reader.take(count * layout.size)
+    peers = tuple(Peer(*fields) for fields in layout.iter_unpack(data))
     preimages: Sequence[bytes] = ()
     if active:
-      data = memoryview(reader.take(clients * keys.DIGEST_BYTES))
+      data = reader.take(clients * keys.DIGEST_BYTES)
       preimages = codec.split(data, clients, keys.DIGEST_BYTES)
     reader.end()
     positions = [peer.position for peer in peers]
@@ -239,9 +237,17 @@ class Neighbors:
     return cls(clients, degree, threshold, position, peers, tuple(preimages))
 
 
-def _read_peer(reader: codec.Reader, sizes: tuple[int, ...]) -> Peer:
-  position, client = reader.numbers('II')
-  return Peer(position, client, *map(reader.take, sizes))
+def encode_neighbors(
+  head: tuple[int, int, int, int], peers: Sequence[bytes], preimages: bytes
+) -> bytes:
+  """Returns the body of a Neighbors of parts that are encoded.
+
+  Args:
+    head: n, k, t, and the client's own position.
+    peers: See `Peer.encode`.
+    preimages: All of them.
+  """
+  return b''.join([struct.pack('<5I', *head, len(peers)), *peers, preimages])
 
 
 def _check_ascending(values: Sequence[int], name: str) -> None:

@@ -13,7 +13,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import functools
 import itertools
@@ -32,6 +32,7 @@ Words: TypeAlias = npt.NDArray[Any]
 # A block of keystream and what it is added to stay in a core's cache.
 _BLOCK_BYTES = 1 << 18
 _ZEROS = memoryview(bytes(_BLOCK_BYTES))
+_MODE = modes.CTR(bytes(16))
 
 
 class Keystream:
@@ -41,19 +42,17 @@ class Keystream:
   """
 
   def __init__(self, key: bytes):
-    cipher = ciphers.Cipher(algorithms.AES(key), modes.CTR(bytes(16)))
-    self._encryptor = cipher.encryptor()
+    self._encryptor = ciphers.Cipher(algorithms.AES(key), _MODE).encryptor()
 
-  def read_into(self, buffer: npt.NDArray[np.uint8]) -> None:
-    """Fills a contiguous buffer with the next bytes."""
-    for start in range(0, buffer.size, _BLOCK_BYTES):
-      block = buffer[start : start + _BLOCK_BYTES]
-      self._encryptor.update_into(_ZEROS[: block.size], block.data)
+  def read_into(self, block: memoryview) -> None:
+    """Fills bytes, at most a block of them, with the next ones."""
+    self._encryptor.update_into(_ZEROS[: len(block)], block)
 
   def read(self, count: int) -> npt.NDArray[np.uint8]:
     """Returns the next `count` bytes."""
     buffer = np.empty(count, np.uint8)
-    self.read_into(buffer)
+    for start in range(0, count, _BLOCK_BYTES):
+      self.read_into(buffer[start : start + _BLOCK_BYTES].data)
     return buffer
 
 
@@ -122,17 +121,49 @@ class Ring:
       key: 32 bytes.
       sign: 1 or -1.
     """
-    combine = self.add if sign > 0 else self.subtract
-    stream = Keystream(key)
-    size = self.word.itemsize
-    buffer = np.empty(min(_BLOCK_BYTES, total.size * size), np.uint8)
+    self.apply_masks(total, [(key, sign)])
+
+  def apply_masks(
+    self, total: Words, masks: Iterable[tuple[bytes, int]]
+  ) -> None:
+    """Adds or subtracts the masks of keys; see `apply_mask`.
+
+    Each block of `total` takes all of them before the next one does, as long as
+    it is in the cache.
+    """
+    streams = [
+      (Keystream(key), self.add if sign > 0 else self.subtract)
+      for key, sign in masks
+    ]
+    if not self.is_binary:
+      for stream, combine in streams:
+        self._combine_accepted(total, stream, combine)
+      return
+    step = _BLOCK_BYTES // self.word.itemsize
+    words = np.empty(min(step, total.size), self.word)
+    for start in range(0, total.size, step):
+      block = total[start : start + step]
+      words = words[: block.size]
+      data = words.view(np.uint8).data
+      for stream, combine in streams:
+        stream.read_into(data)
+        combine(block, words)
+
+  def _combine_accepted(
+    self,
+    total: Words,
+    stream: Keystream,
+    combine: Callable[[Words, Words], None],
+  ) -> None:
+    """Combines accumulated words with those of a stream that are below m."""
+    step = _BLOCK_BYTES // self.word.itemsize
+    buffer = np.empty(min(step, total.size), self.word)
     done = 0
     while done < total.size:
-      part = buffer[: (total.size - done) * size]
-      stream.read_into(part)
-      words = part.view(self.word)
-      if not self.is_binary:
-        words = self._below_modulus(words)
+      words = buffer[: total.size - done]
+      stream.read_into(words.view(np.uint8).data)
+      words &= self.word.type((1 << self.bits) - 1)
+      words = words[words < self.modulus].astype(self.accumulator)
       combine(total[done : done + words.size], words)
       done += words.size
 
@@ -142,18 +173,18 @@ class Ring:
     self.apply_mask(total, key, 1)
     return self.reduce(total)
 
-  def _below_modulus(self, words: Words) -> Words:
-    """Returns, of the low bits of words, those that are below m."""
-    words &= self.word.type((1 << self.bits) - 1)
-    return words[words < self.modulus].astype(self.accumulator)
-
   def pack(self, words: Words) -> bytes:
     """Returns the encoding of words in [0, m): planes of 2^j bits each."""
     words = np.ascontiguousarray(words)
     return b''.join(
-      _pack_plane(words >> words.dtype.type(low), width)
+      _pack_plane(words >> words.dtype.type(low) if low else words, width).data
       for low, width in _planes(self.bits)
     )
+
+  def pack_total(self, total: Words) -> bytes:
+    """Returns the encoding of accumulated words modulo m."""
+    # A plane takes no other bits than its own.
+    return self.pack(total if self.is_binary else self.reduce(total))
 
   def packed_bytes(self, length: int) -> int:
     """How many bytes `pack` makes of so many coordinates."""
@@ -161,6 +192,8 @@ class Ring:
 
   def unpack(self, data: memoryview, length: int) -> Words:
     """Returns the words of an encoding, of the type `accumulator`.
+
+    They may be those of `data`, and are not to be written to.
 
     Raises:
       MessageError: If it is not the encoding of so many coordinates below m.
@@ -175,13 +208,10 @@ class Ring:
     start = 0
     for low, width in _planes(self.bits):
       end = start + -(-length * width // 8)
-      plane = _unpack_plane(data[start:end], length, width).astype(kind)
+      plane = _unpack_plane(data[start:end], length, width)
+      plane = plane.astype(kind, copy=False)
       start = end
-      if total is None:
-        total = plane
-      else:
-        np.left_shift(plane, kind.type(low), out=plane)
-        np.bitwise_or(total, plane, out=total)
+      total = plane if total is None else total | plane << kind.type(low)
     assert total is not None
     if not self.is_binary and length and int(total.max()) >= self.modulus:
       raise errors.MessageError(
@@ -203,9 +233,10 @@ def _planes(bits: int) -> Iterator[tuple[int, int]]:
   return zip(itertools.accumulate([0, *widths]), widths, strict=False)
 
 
-def _pack_plane(words: Words, width: int) -> bytes:
+def _pack_plane(words: Words, width: int) -> npt.NDArray[Any]:
+  """Returns an array of the bytes of one plane; other bits are left out."""
   if width >= 8:
-    return words.astype(f'<u{width // 8}').tobytes()
+    return words.astype(f'<u{width // 8}', copy=False)
   small = words.astype(np.uint8) & np.uint8((1 << width) - 1)
   each = 8 // width
   padded = np.zeros(-(-small.size // each) * each, np.uint8)
@@ -213,7 +244,7 @@ def _pack_plane(words: Words, width: int) -> bytes:
   packed = np.zeros(padded.size // each, np.uint8)
   for index in range(each):
     packed |= padded[index::each] << np.uint8(index * width)
-  return packed.tobytes()
+  return packed
 
 
 def _unpack_plane(data: memoryview, length: int, width: int) -> Words:

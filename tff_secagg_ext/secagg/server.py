@@ -21,7 +21,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import os
 
@@ -188,36 +188,23 @@ class Sharing(State):
 
   def _introduce(self, client: int) -> bytes:
     cohort = self.cohort
-    peers = []
-    for peer in cohort.neighbors[client]:
-      keyed = cohort.advertised[peer]
-      peers.append(
-        messages.Peer(
-          cohort.positions[peer],
-          peer,
-          keyed.c_public,
-          keyed.s_public,
-          keyed.signature,
-        )
-      )
-    found = messages.Neighbors(
+    head = (
       len(cohort.roster),
       cohort.parameters.neighbors,
       cohort.parameters.threshold,
       cohort.positions[client],
-      tuple(peers),
-      tuple(cohort.preimages.values()),
     )
-    return cohort.channel(client).seal(Kind.NEIGHBORS, found.encode())
+    peers = [cohort.introductions[peer] for peer in cohort.neighbors[client]]
+    body = messages.encode_neighbors(head, peers, cohort.joined_preimages)
+    return cohort.channel(client).seal(Kind.NEIGHBORS, body)
 
   def receive(self, replies: Replies) -> State:
     """See `State.receive`."""
     cohort = self.cohort
 
-    def read(client: int, body: memoryview) -> dict[int, bytes]:
-      peers = cohort.neighbors[client]
-      sealed = codec.split(body, len(peers), keys.SEALED_SHARES_BYTES)
-      return dict(zip(peers, sealed, strict=True))
+    def read(client: int, body: memoryview) -> list[bytes]:
+      count = len(cohort.neighbors[client])
+      return codec.split(body, count, keys.SEALED_SHARES_BYTES)
 
     sealed = self._accepted(replies, read)
     cohort.require(sealed, self.stage)
@@ -230,9 +217,14 @@ class Masking(State):
   stage = 'mask'
   kind = Kind.MASKED_INPUT
 
-  def __init__(self, cohort: Cohort, sealed: Mapping[int, Mapping[int, bytes]]):
+  def __init__(self, cohort: Cohort, sealed: Mapping[int, Sequence[bytes]]):
+    """Takes what each sharer has sealed for its neighbors, ids ascending."""
     super().__init__(cohort)
-    self._sealed = sealed
+    self._sealed: dict[int, list[bytes]] = {sharer: [] for sharer in sealed}
+    for sender, items in sealed.items():
+      for receiver, item in zip(cohort.neighbors[sender], items, strict=True):
+        if receiver in self._sealed:
+          self._sealed[receiver].append(item)
 
   @property
   def requests(self) -> Requests:
@@ -242,10 +234,8 @@ class Masking(State):
   def _deliver(self, client: int) -> bytes:
     peers, sealed = self.cohort.neighbors[client], self._sealed
     bitmap = codec.pack_bits(peer in sealed for peer in peers)
-    items = [sealed[peer][client] for peer in peers if peer in sealed]
-    return self.cohort.channel(client).seal(
-      Kind.DELIVERY, b''.join([bitmap, *items])
-    )
+    body = b''.join([bitmap, *sealed[client]])
+    return self.cohort.channel(client).seal(Kind.DELIVERY, body)
 
   def receive(self, replies: Replies) -> State:
     """See `State.receive`."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import functools
 import os
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ _WORDS = KEY_BYTES // 4
 _P = np.uint64(PRIME)
 
 Elements = npt.NDArray[np.uint64]
+_Halves: TypeAlias = npt.NDArray[np.float64]
 
 
 def is_shareable(key: bytes) -> bool:
@@ -51,18 +52,24 @@ def share(
 ) -> list[bytes]:
   """Returns `count` shares of a key, any `threshold` of which give it back.
 
+  Several keys are shared as each would be alone, one after the other.
+
   Args:
-    key: 32 bytes, shareable.
-    count: Number of shares; share i, from 0, holds the values at i + 1.
+    key: 32 bytes, shareable; or several of them, joined.
+    count: Number of shares, as long as `key`; share i, from 0, holds the values
+      at i + 1.
     threshold: t, from 1 to `count`.
     draw: Gives so many random bytes.
   """
   secret = np.frombuffer(key, '<u4').astype(np.uint64)
-  random = _draw_elements((threshold - 1) * _WORDS, draw)
-  coefficients = np.vstack([secret, random.reshape(-1, _WORDS)])
+  random = [
+    _draw_elements((threshold - 1) * _WORDS, draw).reshape(-1, _WORDS)
+    for _ in range(0, len(key), KEY_BYTES)
+  ]
+  coefficients = np.vstack([secret, np.hstack(random)])
   values = _product(_powers(count, threshold), coefficients)
   data = values.astype('<u4').tobytes()
-  return [data[i : i + KEY_BYTES] for i in range(0, len(data), KEY_BYTES)]
+  return [data[i : i + len(key)] for i in range(0, len(data), len(key))]
 
 
 def combine(points: Sequence[int], shares: Sequence[bytes]) -> bytes:
@@ -80,7 +87,7 @@ def combine(points: Sequence[int], shares: Sequence[bytes]) -> bytes:
     raise ValueError(f'Each word of a share must be below {PRIME}.')
   values = np.frombuffer(joined, '<u4').astype(np.uint64)
   weights = _lagrange(tuple(points))
-  key = _product(weights[np.newaxis], values.reshape(-1, _WORDS))
+  key = _product(weights, values.reshape(-1, _WORDS))
   return key.astype('<u4').tobytes()
 
 
@@ -94,29 +101,38 @@ def _draw_elements(count: int, draw: Callable[[int], bytes]) -> Elements:
   return np.concatenate([accepted, _draw_elements(missing, draw)])
 
 
-@functools.lru_cache(maxsize=64)
-def _powers(count: int, threshold: int) -> Elements:
-  """uint64[count, threshold]: the powers of 1, ..., count modulo p."""
+@functools.lru_cache(maxsize=8)
+def _powers(count: int, threshold: int) -> _Halves:
+  """Of elements [count, threshold]: the powers of 1, ..., count modulo p."""
   points = np.arange(1, count + 1, dtype=np.uint64)
   table = np.ones((count, threshold), np.uint64)
   for power in range(1, threshold):
     table[:, power] = table[:, power - 1] * points % _P
-  return table
+  return _halves(table)
 
 
 @functools.lru_cache(maxsize=4096)
-def _lagrange(points: tuple[int, ...]) -> Elements:
-  """uint64[t]: the weights that interpolate at 0 from values at `points`."""
+def _lagrange(points: tuple[int, ...]) -> _Halves:
+  """Of elements [1, t]: the weights to interpolate at 0 from `points`.
+
+  Weight i is the product over j != i of x_j / (x_j - x_i): that of all x_j by
+  that of row i of a matrix with x_i, for j = i, and x_j - x_i.
+  """
   at = np.asarray(points, np.uint64)
-  numerator: Elements = np.ones(at.size, np.uint64)
-  denominator: Elements = np.ones(at.size, np.uint64)
-  for index in range(at.size):
-    others = np.arange(at.size) != index
-    factor: Elements = np.where(others, at[index], np.uint64(1))
-    numerator = numerator * factor % _P
-    difference: Elements = np.where(others, at[index] + _P - at, np.uint64(1))
-    denominator = denominator * (difference % _P) % _P
-  return numerator * _inverse(denominator) % _P
+  rows = (at + (_P - at[:, np.newaxis])) % _P
+  np.fill_diagonal(rows, at)
+  weights = _products(at) * _inverse(_products(rows)) % _P
+  return _halves(weights[np.newaxis])
+
+
+def _products(factors: Elements) -> Elements:
+  """The products modulo p along the last axis, by halves of it."""
+  while (size := factors.shape[-1]) > 1:
+    half = size // 2
+    products = factors[..., :half] * factors[..., half : 2 * half] % _P
+    rest = factors[..., 2 * half :]
+    factors = np.concatenate([products, rest], axis=-1)
+  return factors[..., 0]
 
 
 def _inverse(values: Elements) -> Elements:
@@ -129,25 +145,22 @@ def _inverse(values: Elements) -> Elements:
   return result
 
 
-def _product(left: Elements, right: Elements) -> Elements:
+def _halves(elements: Elements) -> _Halves:
+  """Returns float64[2, ...]: the low 16 bits, and the high ones."""
+  parts = [elements & np.uint64(0xFFFF), elements >> np.uint64(16)]
+  return np.array(parts, np.float64)
+
+
+def _product(left: _Halves, right: Elements) -> Elements:
   """The matrix product modulo p, exact.
 
-  Factors are split into 16-bit halves, whose products are below 2^32: up to
-  2^21 of them add up to less than 2^53, which a float64 holds exactly.
+  Products of 16-bit halves are below 2^32: up to 2^21 of them add up to less
+  than 2^53, which a float64 holds exactly.
   """
-
-  def halves(matrix: Elements) -> tuple[Any, Any]:
-    low = (matrix & np.uint64(0xFFFF)).astype(np.float64)
-    return low, (matrix >> np.uint64(16)).astype(np.float64)
-
-  def modulo_p(matrix: npt.NDArray[np.float64]) -> Elements:
-    return matrix.astype(np.uint64) % _P
-
-  left_low, left_high = halves(left)
-  right_low, right_high = halves(right)
-  high = modulo_p(left_high @ right_high)
-  middle = modulo_p(left_low @ right_high) + modulo_p(left_high @ right_low)
-  result = modulo_p(left_low @ right_low)
-  result += (middle % _P << np.uint64(16)) % _P
-  result += ((high << np.uint64(16)) % _P << np.uint64(16)) % _P
+  products = left @ np.hstack([*_halves(right)])
+  low, high = products.astype(np.uint64) % _P
+  columns = right.shape[1]
+  middle = (low[:, columns:] + high[:, :columns]) % _P
+  result: Elements = low[:, :columns] + (middle << np.uint64(16)) % _P
+  result += ((high[:, columns:] << np.uint64(16)) % _P << np.uint64(16)) % _P
   return result % _P

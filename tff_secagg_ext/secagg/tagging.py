@@ -68,12 +68,12 @@ class Tagger:
   ) -> npt.NDArray[np.int64]:
     """Returns the sum modulo m of the pads of some clients."""
     modulo = ring.ring_of(spec)
-    total = modulo.zeros(TAG_LENGTH)
-    for client in clients:
-      key = keys.derive(
-        self.key, self.binding, b'pad', (client, client), spec.name.encode()
-      )
-      modulo.apply_mask(total, key, 1)
+    total, name = modulo.zeros(TAG_LENGTH), spec.name.encode()
+    pads = [
+      keys.derive(self.key, self.binding, b'pad', (client, client), name)
+      for client in clients
+    ]
+    modulo.apply_masks(total, [(key, 1) for key in pads])
     return modulo.reduce(total)
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
 
@@ -74,60 +74,69 @@ class Masked:
     """The survivors, over the roster."""
     return self.cohort.bitmap(self.survivors)
 
-  def read_shares(self, client: int, body: memoryview) -> dict[int, bytes]:
-    """Returns the shares of an UnmaskShares by their owner.
+  def read_shares(self, client: int, body: memoryview) -> list[bytes]:
+    """Returns the shares of an UnmaskShares, their owners ascending.
 
     Raises:
       MessageError: If it is not one of this client.
     """
-    owners = [i for i in self.cohort.neighbors[client] if i in self._sharers]
+    owners = self._owners(client)
     shares = codec.split(body, len(owners), shamir.KEY_BYTES)
     if not shamir.is_shareable(bytes(body)):
       raise errors.MessageError('A share is not an element of the field.')
-    return dict(zip(owners, shares, strict=True))
+    return shares
 
   def unmask(
-    self, shares: Mapping[int, Mapping[int, bytes]], stage: str
+    self, shares: Mapping[int, Sequence[bytes]], stage: str
   ) -> tuple[npt.NDArray[np.int64], ...]:
     """Returns the sums without masks, int64 in [0, m).
 
     Args:
-      shares: By who sent them, and by owner.
+      shares: By who sent them, ascending; each as `read_shares` returns them.
       stage: The step, for errors.
 
     Raises:
       Aborted: If a secret cannot be rebuilt.
     """
+    held = self._by_owner(shares)
     for owner in self.shared:
       neighbors = self.cohort.neighbors[owner]
       alive = [i for i in neighbors if i in self._alive]
       if not neighbors:
         continue  # Alone, it has no masks.
       if owner in self._alive:
-        b = self._rebuild(owner, shares, stage)
-        self._apply(b, (owner, owner), b'self', -1)
+        b = self._rebuild(owner, held[owner], stage)
+        self._apply(b'self', [(b, (owner, owner), -1)])
       elif alive:
-        self._unmask_dropout(owner, alive, self._rebuild(owner, shares, stage))
+        self._unmask_dropout(
+          owner, alive, self._rebuild(owner, held[owner], stage)
+        )
     return self.totals.reduced()
 
+  def _by_owner(
+    self, shares: Mapping[int, Sequence[bytes]]
+  ) -> Mapping[int, Mapping[int, bytes]]:
+    """Returns the shares by owner, and by who sent them, both ascending."""
+    held: dict[int, dict[int, bytes]] = {owner: {} for owner in self.shared}
+    for holder, items in shares.items():
+      for owner, item in zip(self._owners(holder), items, strict=True):
+        held[owner][holder] = item
+    return held
+
   def _rebuild(
-    self, owner: int, shares: Mapping[int, Mapping[int, bytes]], stage: str
+    self, owner: int, held: Mapping[int, bytes], stage: str
   ) -> bytes:
     """Returns the secret of an owner, from the first t shares of it."""
     threshold = self.cohort.parameters.threshold
-    points: list[int] = []
-    values: list[bytes] = []
-    for point, holder in enumerate(self.cohort.neighbors[owner], 1):
-      if holder in shares and len(points) < threshold:
-        points.append(point)
-        values.append(shares[holder][owner])
+    neighbors = enumerate(self.cohort.neighbors[owner], 1)
+    points = [point for point, holder in neighbors if holder in held]
     if len(points) < threshold:
       raise errors.Aborted(
         f'At least {threshold} shares of a secret of client {owner} are needed.'
         f' Found {len(points)}',
         stage,
       )
-    secret = shamir.combine(points, values)
+    secret = shamir.combine(points[:threshold], [*held.values()][:threshold])
     is_private_key = owner not in self._alive
     advertised = self.cohort.advertised[owner].s_public
     if is_private_key and keys.public_of(secret) != advertised:
@@ -137,6 +146,10 @@ class Masked:
         stage,
       )
     return secret
+
+  def _owners(self, holder: int) -> list[int]:
+    """The ids of those of whose secrets a client has shares, ascending."""
+    return [i for i in self.cohort.neighbors[holder] if i in self._sharers]
 
   @functools.cached_property
   def _sharers(self) -> frozenset[int]:
@@ -151,17 +164,23 @@ class Masked:
   ) -> None:
     """Takes off the masks that survivors share with a client that is gone."""
     pair = keys.KeyPair(private)
+    masks = []
     for peer in alive:
       agreed = pair.agree(self.cohort.advertised[peer].s_public)
-      low, high = sorted((owner, peer))
-      self._apply(agreed, (low, high), b'mask', -1 if peer == low else 1)
+      masks.append((agreed, (owner, peer), -1 if peer < owner else 1))
+    self._apply(b'mask', masks)
 
   def _apply(
-    self, secret: bytes, pair: tuple[int, int], role: bytes, sign: int
+    self, role: bytes, masks: Sequence[tuple[bytes, tuple[int, int], int]]
   ) -> None:
+    """Adds masks, each of a secret, of two ids, and with a sign."""
+    binding = self.cohort.binding
     for modulo, words, name in self._vectors():
-      key = keys.derive(secret, self.cohort.binding, role, pair, name)
-      modulo.apply_mask(words, key, sign)
+      signed = []
+      for secret, pair, sign in masks:
+        pair = (min(pair), max(pair))
+        signed.append((keys.derive(secret, binding, role, pair, name), sign))
+      modulo.apply_masks(words, signed)
 
   def _vectors(self) -> Iterator[tuple[ring.Ring, ring.Words, bytes]]:
     for modulo, words, spec in zip(

@@ -101,14 +101,12 @@ def tags(
     windows = _windows(bits[start // 8 :], -(-len(block) // _WIDTH))
     for limb, shift in zip(sums, shifts, strict=True):
       limb += _products(windows, (block >> shift) & ((1 << _LIMB) - 1))
-  return np.array(
-    [
-      sum(int(limb) << shift for limb, shift in zip(row, shifts, strict=True))
-      % modulus
-      for row in sums.T
-    ],
-    np.int64,
+  # As Python's integers, which do not overflow.
+  exact = sum(
+    limb << shift
+    for limb, shift in zip(sums.astype(object), shifts, strict=True)
   )
+  return np.array(exact % modulus, np.int64)
 
 
 def append_tags(

@@ -53,4 +53,4 @@ def vector(found: Any, spec: VectorSpec) -> npt.NDArray[np.int64]:
       f'The coordinates of {spec.name!r} must be in [0, {spec.modulus}), and'
       ' one is not. Reduce them, or use a larger modulus.'
     )
-  return array.astype(np.int64)
+  return array.astype(np.int64, copy=False)

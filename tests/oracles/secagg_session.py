@@ -512,6 +512,7 @@ class Server:
     for client in self.confirmed:
       peers = self.peers[client]
       confirmed = [i for i, peer in enumerate(peers) if peer in self.confirmed]
+      confirmed = confirmed[: self.t]
       fields = {
         'survivors': positions,
         'confirmed': confirmed,

@@ -84,13 +84,13 @@ def traffic(clients: int, setup: Setup) -> Traffic:
     TypeError: As `parameters.derive`.
     ValueError: As `parameters.derive`.
   """
-  k = parameters.derive(clients, setup.security).neighbors
+  derived = parameters.derive(clients, setup.security)
+  k, t = derived.neighbors, derived.threshold
   active = setup.security.active
   over_roster = codec.bitmap_bytes(clients)
   over_neighbors = codec.bitmap_bytes(k)
   vectors = tagging.body_bytes(setup)
   sealed = k * keys.SEALED_SHARES_BYTES
-  signatures = k * keys.SIGNATURE_BYTES
   preimages = clients * keys.DIGEST_BYTES
   # Of the messages of every session; then of those that some have.
   up = [2 * keys.KEY_BYTES, sealed, vectors, k * shamir.KEY_BYTES]
@@ -103,8 +103,8 @@ def traffic(clients: int, setup: Setup) -> Traffic:
   if active:
     up[0] += keys.DIGEST_BYTES + keys.SIGNATURE_BYTES
     up += [keys.DIGEST_BYTES, keys.SIGNATURE_BYTES]
-    down[1] += signatures + preimages
-    down[3] += over_neighbors + signatures
+    down[1] += k * keys.SIGNATURE_BYTES + preimages
+    down[3] += over_neighbors + t * keys.SIGNATURE_BYTES
     down += [1 + 4 + clients * 4 + preimages, over_roster]
   if setup.verify:
     up.append(keys.DIGEST_BYTES)
@@ -169,7 +169,7 @@ class _Work:
     seconds += 2 * k * t * units.share
     seconds += (k + 1) * self.mask() + self.coordinates()
     if self.setup.security.active:
-      seconds += 2 * units.exchange + 2 * k * units.verification
+      seconds += 2 * units.exchange + (k + t) * units.verification
       seconds += self.clients * units.member
     if self.setup.verify:
       # Its own tags, and those of the sum with everybody's pads.

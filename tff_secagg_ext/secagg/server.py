@@ -319,10 +319,11 @@ class Unmasking(State):
     bitmap, signatures = b'', []
     if self.cohort.setup.security.active:
       peers = self.cohort.neighbors[client]
-      bitmap = codec.pack_bits(peer in self._confirmed for peer in peers)
-      signatures = [
-        self._confirmed[peer] for peer in peers if peer in self._confirmed
-      ]
+      confirmed = [peer for peer in peers if peer in self._confirmed]
+      # The client asks for no more, and checks all that it is sent.
+      confirmed = confirmed[: self.cohort.parameters.threshold]
+      bitmap = codec.pack_bits(peer in confirmed for peer in peers)
+      signatures = [self._confirmed[peer] for peer in confirmed]
     request = messages.UnmaskRequest(
       self._known.bitmap, bitmap, tuple(signatures)
     )

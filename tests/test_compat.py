@@ -118,6 +118,21 @@ def test_interrupt_from_the_terminal_reaches_python_alone(worker_binary: str):
     worker.wait()
 
 
+def test_worker_of_a_background_job_can_be_interrupted(worker_binary: str):
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  worker = _compat._Worker([worker_binary, '60'])
+  signal.signal(signal.SIGINT, before)
+  try:
+    command = pathlib.Path(f'/proc/{worker.pid}/cmdline')
+    while not command.read_text().startswith(worker_binary):
+      time.sleep(0.01)  # Something else launches it.
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(timeout=30) == -signal.SIGINT
+  finally:
+    worker.kill()
+    worker.wait()
+
+
 def test_end_workers_spares_other_children(worker_binary: str):
   worker = _compat._Worker([worker_binary, '60'])
   with subprocess.Popen(['sleep', '60']) as other:

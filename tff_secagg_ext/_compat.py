@@ -259,9 +259,11 @@ def _import_privacy_without_estimator() -> None:
 
 
 # PR_SET_PDEATHSIG is 1. A parent that ended before the call sends no signal.
+# TFF ends a worker by SIGINT and waits; a shell's background jobs ignore that.
 _END_WITH_PARENT = (
   'import ctypes, os, signal, sys\n'
   'ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n'
+  'signal.signal(signal.SIGINT, signal.SIG_DFL)\n'
   'if os.getppid() == int(sys.argv[1]): os.execv(sys.argv[2], sys.argv[2:])'
 )
 

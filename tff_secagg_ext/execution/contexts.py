@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import functools
 import inspect
-import itertools
 import logging
 from typing import Any
 import weakref
@@ -283,8 +282,11 @@ class _Cohort:
       lost: Clients that will not be asked for.
     """
     if client not in self._secure:
-      left = (c for c in range(client, self._clients) if c not in lost)
-      batch = list(itertools.islice(left, self._batch_size))
+      left = [c for c in range(client, self._clients) if c not in lost]
+      # TFF's worker compiles, and keeps, something for each number of clients
+      # that it has seen: it sees powers of 2 alone.
+      power = 1 << (len(left).bit_length() - 1)
+      batch = left[: min(power, self._batch_size)]
       results = self._work(batch)
       self._secure = {}
       for member, (plain, *secure) in zip(batch, results, strict=True):

@@ -94,7 +94,6 @@ _WIDE = [
   and param.values[0]['num_clients_total'] == 3400
   and param.values[0]['noise_multiplier'] in (1.0, 2.0)
   and param.values[0]['bits'] >= 16
-  and 'discrete_gaussian' in param.values[0]['mechanism']
 ]
 
 

@@ -125,9 +125,8 @@ class Accountant:
   def release(self) -> Epsilon:
     """Returns the epsilon towards whoever sees models and metrics.
 
-    All rounds are composed, each amplified by its cohort's sampling; Skellam
-    noise, and noise too small for Gaussian domination, by Poisson sampling
-    alone.
+    All rounds are composed, each amplified by its cohort's sampling; noise too
+    small for Gaussian domination by Poisson sampling alone.
     """
     rounds = list(self._priced.values())
     total = _sum((r.release, r.count) for r in rounds)
@@ -176,7 +175,10 @@ def _worst(costed: Sequence[tuple[costs.Cost, int]], limit: int) -> costs.Cost:
   # What is not taken may be infinite: it must not be multiplied by 0.
   chosen = np.where(taken > 0, np.take_along_axis(table, order, axis=0), 0.0)
   worst = (chosen * taken).sum(axis=0)
-  return costs.Cost(float(worst[0]), float(worst[1]), worst[2:])
+  # Which rounds these are may depend on the outcomes: all noise counts.
+  return costs.Cost(
+    float(worst[0]), float(worst[1]), worst[2:], everything.near
+  )
 
 
 def _account(rounds: Iterable[events_lib.Round], delta: float) -> Accountant:

@@ -24,6 +24,8 @@ RENYI = 'renyi'
 
 # Slack in nats below which Renyi divergences cannot be better.
 _NO_SLACK = 1e-6
+# The part of delta for Skellam noise that is not near a Gaussian's.
+_NEAR_SHARE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +58,10 @@ def best(
   """
   if total.reasons:
     return Epsilon(math.inf, total.reasons)
-  found = list(_dominated(total, delta, composition))
-  if total.slack > _NO_SLACK or not found:
-    value = renyi.epsilon_from_renyi(total.divergences, delta)
-    found.append(Epsilon(value, (), RENYI))
+  dominated = _near if total.near.coordinates else _dominated
+  found = list(dominated(total, delta, composition))
+  if not found or total.slack > _NO_SLACK or total.near.coordinates:
+    found.append(_renyi(total, delta))
   least = min(found, key=lambda epsilon: epsilon.value)
   if math.isinf(least.value):
     return Epsilon(
@@ -68,10 +70,31 @@ def best(
   return least
 
 
+def _renyi(total: costs.Cost, delta: float) -> Epsilon:
+  value = renyi.epsilon_from_renyi(total.divergences, delta)
+  return Epsilon(value, (), RENYI)
+
+
+def _near(
+  total: costs.Cost, delta: float, composition: pld.Composition | None
+) -> Iterable[Epsilon]:
+  """Yields what domination gives for Skellam noise near theirs (Theorem 6).
+
+  Only if it is less than what Renyi divergences give.
+  """
+  most = _renyi(total, delta).value
+  t = total.near.log_factor(math.log(delta * _NEAR_SHARE / 2.0) - most)
+  left = delta * (1.0 - _NEAR_SHARE) * math.exp(-t)
+  for found in _dominated(total, left, composition):
+    # Then eta (1 + e^(t + epsilon')) is at most its share of delta.
+    if found.value + 2.0 * t <= most:
+      yield dataclasses.replace(found, value=found.value + 2.0 * t)
+
+
 def _dominated(
   total: costs.Cost, delta: float, composition: pld.Composition | None
 ) -> Iterable[Epsilon]:
-  """Yields what Gaussian domination gives, if it applies (Theorem 1)."""
+  """Yields what Gaussian domination gives for noise that is not Skellam's."""
   left = delta * math.exp(-total.slack)
   if left <= 0.0:
     return

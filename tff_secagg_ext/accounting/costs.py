@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tff_secagg_ext.accounting import arrays, domination, exact, renyi
+from tff_secagg_ext.accounting import (
+  arrays,
+  domination,
+  exact,
+  nearness,
+  renyi,
+)
 from tff_secagg_ext.accounting import events as events_lib
 
 # Sensitivity over stddev beyond which no epsilon means anything.
@@ -30,14 +36,16 @@ class Cost:
 
   It is said twice, and both hold: releases are dominated by a Gaussian with
   (sensitivity / stddev)^2 = `squared_ratio` within pointwise factors whose
-  logarithms have a range of at most `slack`; and they have at most the Renyi
-  divergences `divergences`.
+  logarithms have a range of at most `slack`, for noise that is `near` theirs;
+  and they have at most the Renyi divergences `divergences`.
 
   Attributes:
     squared_ratio: Sum of the squared ratios of the Gaussian releases.
     slack: Sum of their log-ranges, in nats; infinite if no Gaussian dominates.
     divergences: Sum of the Renyi divergences at renyi.ORDERS, in nats;
       infinite where no bound is known.
+    near: How near the noise is to that for which `squared_ratio` and `slack`
+      hold.
     reasons: Why the cost is infinite; empty if it is finite.
   """
 
@@ -46,6 +54,7 @@ class Cost:
   divergences: arrays.FloatArray = dataclasses.field(
     default_factory=_no_divergences
   )
+  near: nearness.Nearness = dataclasses.field(default_factory=nearness.Nearness)
   reasons: tuple[str, ...] = ()
 
   def __add__(self, other: Cost) -> Cost:
@@ -53,6 +62,7 @@ class Cost:
       squared_ratio=self.squared_ratio + other.squared_ratio,
       slack=self.slack + other.slack,
       divergences=self.divergences + other.divergences,
+      near=self.near + other.near,
       reasons=tuple(dict.fromkeys(self.reasons + other.reasons)),
     )
 
@@ -62,6 +72,7 @@ class Cost:
       squared_ratio=count * self.squared_ratio,
       slack=count * self.slack,
       divergences=count * self.divergences,
+      near=self.near.times(count),
       reasons=self.reasons,
     )
 
@@ -119,14 +130,20 @@ def _distributed_dgauss(
 def _distributed_skellam(
   event: events_lib.NoisedSumEvent, noise: _Noise
 ) -> Cost:
-  """A sum of Skellam shares, however merged, is Skellam; no Gaussian."""
+  """A sum of Skellam shares, however merged, is Skellam; near a Gaussian."""
   variance = noise.shares * event.share_stddev**2
+  divergences = np.minimum(
+    renyi.skellam_renyi(noise.sensitivity, variance, event.dimension),
+    exact.skellam_renyi(noise.sensitivity, variance),
+  )
+  if variance < nearness.LEAST_VARIANCE:
+    return Cost(slack=math.inf, divergences=divergences)
+  bound = domination.dominate([variance])
   return Cost(
-    slack=math.inf,
-    divergences=np.minimum(
-      renyi.skellam_renyi(noise.sensitivity, variance, event.dimension),
-      exact.skellam_renyi(noise.sensitivity, variance),
-    ),
+    squared_ratio=noise.sensitivity**2 / bound.variance,
+    slack=event.dimension * bound.log_range,
+    divergences=divergences,
+    near=nearness.of_skellam(variance, event.dimension),
   )
 
 

@@ -106,15 +106,24 @@ def test_log_factor_is_the_bound_at_a_valid_order(
   assert found <= (near + near).log_factor(log_failure) * (1 + 1e-9)
   if math.isinf(found):
     return
-  # At fifteen standard deviations, and any order, the bound holds as well.
-  orders = np.geomspace(1e-3, 1e8, 400)
-  with np.errstate(over='ignore'):
-    growth = np.exp(orders * 15.0**4 / (24.0 * variance))
-    bounds = (
-      near.distance * (1.0 + orders / 2.0 * growth)
-      - (log_failure - math.log(2.0)) / orders
-    )
-  assert found <= bounds.min() * 1.05
+  assert _theorem(near, log_failure, 0.02) * (1 - 1e-9) <= found
+  assert found <= _theorem(near, log_failure, 0.5) * 1.01
+
+
+def _theorem(near: nearness.Nearness, log_failure: float, step: float) -> float:
+  """The least t of Theorem 6 at the least reach that leaves half of eta."""
+  mu = near.least_variance
+  log_half = log_failure - math.log(2.0)
+  for reach in np.arange(4.0, 30.5, step):
+    exponent = reach**2 - mu * (math.cosh(reach / math.sqrt(mu)) - 1.0)
+    if math.log(2.0 * near.coordinates) - exponent > log_half:
+      continue
+    steepest = max(reach**4 / 24.0, (reach**2 + reach) / 2.0) / mu
+    orders = np.geomspace(1e-4, 100.0, 800) / steepest
+    growth = np.exp(orders * steepest)
+    moments = near.distance * (orders + orders**2 * growth / 2.0)
+    return float(np.min((moments - log_half) / orders))
+  return math.inf
 
 
 def test_nothing_is_near_and_too_rare_is_infinite() -> None:

@@ -21,7 +21,7 @@ LEAST_VARIANCE = 1000.0
 # Standard deviations to which coordinates may be followed.
 _REACHES: arrays.FloatArray = np.arange(4.0, 30.5, 0.5)
 # Orders of Chernoff's bound, in units of one over the steepness.
-_ORDERS: arrays.FloatArray = np.geomspace(1e-4, 50.0, 100)
+_ORDERS: arrays.FloatArray = np.geomspace(1e-4, 50.0, 400)
 
 
 @dataclasses.dataclass(frozen=True)

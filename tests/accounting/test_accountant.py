@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tff_secagg_ext import accounting
-from tff_secagg_ext.accounting import gaussian, renyi
+from tff_secagg_ext.accounting import domination, events, gaussian, renyi
 
 _EVENT = accounting.NoisedSumEvent(
   'distributed_dgauss', 1000.0, 100.0, 100, 1024
@@ -128,14 +128,12 @@ def test_unaccounted_makes_both_views_infinite_by_name() -> None:
     ({'share_stddev': 0.0}, 'no noise', 'no noise'),
     ({'client_shares': 0}, 'no noise: 0 client shares', 'no noise'),
     ({'colluders': 100}, None, '100 client shares less 100 colluders'),
-    ({'share_stddev': 0.1}, 'too small for Gaussian', 'too small'),
-    ({'share_stddev': 0.1, 'client_shares': 1}, '1 shares of', '1 shares'),
-    ({'l2_sensitivity': 1e12}, 'noise too small', 'noise too small'),
     (
-      {'share_stddev': 0.5, 'dimension': 10**7},
-      'slack of the lemma',
-      'slack of the lemma',
+      {'share_stddev': 0.1, 'client_shares': 2000},
+      'too small for any accountant: 2000 shares of stddev 0.1',
+      'too small',
     ),
+    ({'l2_sensitivity': 1e12}, 'noise too small', 'noise too small'),
   ],
 )
 def test_noise_that_hides_nothing(
@@ -150,29 +148,155 @@ def test_noise_that_hides_nothing(
   assert (release or '') in ''.join(found.reasons)
 
 
+def test_merged_shares_have_no_exact_law() -> None:
+  """The server may add its part as one; the clients' are what they are."""
+  event = dataclasses.replace(
+    _EVENT, share_stddev=0.1, l2_sensitivity=2.0, server_shares=50
+  )
+  found = accounting.release_epsilon([_round(event)], 1e-5)
+  assert math.isinf(found.value)
+  assert found.reasons == (
+    'noise too small for any accountant: 150 shares of stddev 0.1 in integer '
+    'units',
+  )
+  assert math.isfinite(_server(_round(event)))
+
+
 def test_slack_is_added_and_taken_off_delta() -> None:
-  event = dataclasses.replace(_EVENT, share_stddev=0.9, l2_sensitivity=5.0)
+  event = dataclasses.replace(
+    _EVENT, share_stddev=0.9, l2_sensitivity=5.0, server_shares=1
+  )
   wide = dataclasses.replace(event, dimension=1)
   gap = _release(_round(event)) - _release(_round(wide))
   assert 1e-3 < gap < 10.0
 
 
-def test_skellam_is_not_amplified() -> None:
-  rounds = [_round(_SKELLAM)] * 10
-  exact = renyi.epsilon_from_renyi(
-    10 * renyi.skellam_renyi(1000.0, 100 * 100.0**2, 1024), 1e-5
+def test_best_accountant_is_named() -> None:
+  def named(event: accounting.NoisedSumEvent, **arguments: str) -> str:
+    return accounting.epsilon(
+      [_round(event)] * 10, 1e-5, **arguments
+    ).accountant
+
+  small = dataclasses.replace(
+    _EVENT, share_stddev=0.9, l2_sensitivity=5.0, dimension=10**6
   )
-  assert _release(*rounds) == pytest.approx(exact)
-  assert _server(*rounds) == pytest.approx(exact)
-  assert _server(*rounds) > _server(*[_round(_EVENT)] * 10)
+  assert named(_EVENT) == 'pld'
+  assert named(_EVENT, view='server') == 'gaussian'
+  few = dataclasses.replace(_SKELLAM, client_shares=1, share_stddev=30.0)
+  assert named(few) == named(few, view='server') == 'renyi'
+  assert named(small) == named(small, view='server') == 'renyi'
+  nothing = dataclasses.replace(_EVENT, client_shares=0)
+  assert named(nothing) == ''
+  assert accounting.Epsilon(1.0, (), 'pld') == accounting.Epsilon(1.0)
 
 
-def test_skellam_and_gaussian_rounds_add_in_renyi_divergence() -> None:
-  mixed = [_round(_SKELLAM), _round(_EVENT)]
-  assert _server(*mixed) == pytest.approx(
-    _server(_round(_SKELLAM), _round(_SKELLAM)), rel=1e-3
-  )
-  assert _release(*mixed) == _server(*mixed)
+def test_epsilon_is_that_of_its_view() -> None:
+  rounds = [_round(_EVENT)] * 3
+  for found, expected in (
+    (accounting.epsilon(rounds, 1e-5), _release(*rounds)),
+    (accounting.epsilon(rounds, 1e-5, 'release'), _release(*rounds)),
+    (accounting.epsilon(rounds, 1e-5, 'server'), _server(*rounds)),
+    (accounting.epsilon(rounds, 1e-5, 'server', 2), _server(*rounds[:2])),
+  ):
+    assert found.value == pytest.approx(expected, rel=1e-12)
+  with pytest.raises(
+    ValueError, match=r"`view` must be 'release' or 'server'\. Found 'client'"
+  ):
+    accounting.epsilon(rounds, 1e-5, 'client')
+  with pytest.raises(
+    ValueError, match=r'`max_participations` must be None .* Found 3\. A cap'
+  ):
+    accounting.epsilon(rounds, 1e-5, max_participations=3)
+
+
+@pytest.mark.parametrize('mechanism', events.MECHANISMS)
+def test_small_noise_costs_no_more_than_the_closed_forms_say(
+  mechanism: str,
+) -> None:
+  for stddev in (0.3, 0.7, 1.0, 1.5, 3.0):
+    event = dataclasses.replace(
+      _EVENT,
+      mechanism=mechanism,
+      share_stddev=stddev,
+      l2_sensitivity=math.sqrt(20.0),
+      dimension=4096,
+    )
+    closed = (
+      renyi.skellam_renyi(math.sqrt(20.0), 100 * stddev**2, 4096)
+      if mechanism == 'distributed_skellam'
+      else renyi.discrete_gaussian_renyi(
+        math.sqrt(20.0),
+        100 * stddev**2,
+        4096,
+        domination.equal_sum_range(stddev**2, 100),
+      )
+    )
+    for view, divergences in (
+      ('server', closed),
+      ('release', renyi.amplify(closed, 0.1)),
+    ):
+      found = accounting.epsilon([_round(event)] * 20, 1e-5, view).value
+      assert found <= renyi.epsilon_from_renyi(20 * divergences, 1e-5)
+
+
+@pytest.mark.parametrize('sampling', [_NONE, _POISSON, _FIXED, _SUBSTITUTION])
+def test_skellam_costs_little_more_than_a_discrete_gaussian(
+  sampling: accounting.Sampling,
+) -> None:
+  gaussians = [_round(_EVENT, sampling=sampling)] * 10
+  skellams = [_round(_SKELLAM, sampling=sampling)] * 10
+  for view in ('release', 'server'):
+    least = accounting.epsilon(gaussians, 1e-5, view)
+    found = accounting.epsilon(skellams, 1e-5, view)
+    assert least.value < found.value < least.value * 1.005
+    assert found.accountant == least.accountant
+  capped = accounting.epsilon(skellams, 1e-5, 'server', 4)
+  assert capped.value == pytest.approx(_server(*gaussians[:4]), rel=5e-3)
+
+
+def test_little_skellam_noise_is_amplified_by_poisson_sampling_alone() -> None:
+  event = dataclasses.replace(_SKELLAM, share_stddev=2.0, l2_sensitivity=20.0)
+  rounds = [_round(event)] * 10
+  plain = renyi.skellam_renyi(20.0, 400.0, 1024)
+  # The exact divergences are below the closed form.
+  unamplified = renyi.epsilon_from_renyi(10 * plain, 1e-5)
+  assert 0.95 * unamplified < _server(*rounds) < unamplified
+  fixed = [_round(event, sampling=_FIXED)] * 10
+  assert _release(*fixed) == _server(*fixed)
+  amplified = renyi.epsilon_from_renyi(10 * renyi.amplify(plain, 0.1), 1e-5)
+  assert 0.95 * amplified < _release(*rounds) < amplified
+  assert amplified < 0.3 * unamplified
+
+
+def test_mixed_noises_add_in_renyi_divergence() -> None:
+  little = dataclasses.replace(_SKELLAM, share_stddev=2.0, l2_sensitivity=20.0)
+  mixed = [_round(little), _round(_EVENT)]
+  both = _round(_EVENT), _round(_EVENT)
+  assert _server(*mixed) == pytest.approx(_server(*both), rel=0.2)
+  assert _release(*mixed) == pytest.approx(_release(*both), rel=0.4)
+  assert _server(*mixed) > _server(*both)
+  assert _release(*mixed) > _release(*both)
+  # Of several samplings, each round has its own.
+  cut = [_round(little), _round(_EVENT, sampling=_NONE)]
+  assert _release(*mixed) < _release(*cut) < _server(*mixed)
+  fixed = [_round(little), _round(_EVENT, sampling=_FIXED)]
+  assert _release(*fixed) == pytest.approx(_release(*cut))
+
+
+def test_skellam_and_gaussian_rounds_compose() -> None:
+  mixed = [_round(_SKELLAM), _round(_EVENT, sampling=_FIXED)]
+  like = [_round(_EVENT), _round(_EVENT, sampling=_FIXED)]
+  assert _release(*mixed) == pytest.approx(_release(*like), rel=5e-3)
+  assert _release(*mixed) > _release(*like)
+  assert _server(*mixed) == pytest.approx(_server(*like), rel=5e-3)
+
+
+def test_events_of_both_kinds_in_one_round_are_amplified_together() -> None:
+  together = _round(_SKELLAM, _EVENT)
+  apart = [_round(_SKELLAM), _round(_EVENT)]
+  wide = dataclasses.replace(_EVENT, l2_sensitivity=1000.0 * math.sqrt(2.0))
+  assert _release(together) == pytest.approx(_release(_round(wide)), rel=5e-3)
+  assert _release(*apart) < _release(together) < _server(together)
 
 
 def test_worst_participations_count() -> None:
@@ -190,10 +314,14 @@ def test_worst_participations_count() -> None:
 
 
 def test_worst_participations_of_skellam_rounds() -> None:
+  """All rounds' noise is near a Gaussian's: a little more than three rounds."""
   rounds = [_round(_SKELLAM)] * 7
-  assert accounting.server_epsilon(rounds, 1e-5, 3).value == pytest.approx(
-    _server(*rounds[:3])
-  )
+  found = accounting.server_epsilon(rounds, 1e-5, 3).value
+  assert _server(*rounds[:3]) < found < 1.001 * _server(*rounds[:3])
+  little = dataclasses.replace(_SKELLAM, share_stddev=2.0, l2_sensitivity=20.0)
+  rounds = [_round(little)] * 7
+  found = accounting.server_epsilon(rounds, 1e-5, 3).value
+  assert found == pytest.approx(_server(*rounds[:3]))
 
 
 _rounds = st.lists(

@@ -194,3 +194,30 @@ def adaptive_epsilon(
       axis=0,
     )
   return float(levels[np.flatnonzero(value > delta)[-1]])
+
+
+def renyi_divergence(
+  p: Sequence[mpmath.mpf], q: Sequence[mpmath.mpf], order: float
+) -> float:
+  """ln(sum p^a q^(1-a)) / (a - 1), over where both are above 0."""
+  moment = mpmath.fsum(
+    one**order * other ** (1 - order)
+    for one, other in zip(p, q, strict=True)
+    if one > 0 and other > 0
+  )
+  return float(mpmath.log(moment) / (order - 1))
+
+
+def shifted_laws(
+  law: Sequence[mpmath.mpf], shift: int, probability: float
+) -> tuple[list[mpmath.mpf], list[mpmath.mpf]]:
+  """The law of b * shift + X with P(b = 1) = probability, and that of X.
+
+  Both over the outcomes where X - shift and X are in the table.
+  """
+  q = mpmath.mpf(probability)
+  absent = list(law[shift:])
+  present = [
+    (1 - q) * law[k + shift] + q * law[k] for k in range(len(law) - shift)
+  ]
+  return present, absent

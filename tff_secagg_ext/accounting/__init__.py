@@ -2,13 +2,14 @@
 """What a run released, and what it cost: epsilon that leaves nothing out.
 
 Events and samplings say what happened (`NoisedSumEvent`, `PoissonSampling`,
-...); `release_epsilon` and `server_epsilon` say what it cost, in the two views
-of docs/accounting.md; an `Accountant` says it after every round.
+...); `epsilon` says what it cost, in the two views of docs/accounting.md
+(`release_epsilon`, `server_epsilon`); an `Accountant` says it after every
+round.
 """
 
 from tff_secagg_ext.accounting.accountant import (
   Accountant,
-  Epsilon,
+  epsilon,
   release_epsilon,
   server_epsilon,
 )
@@ -17,6 +18,7 @@ from tff_secagg_ext.accounting.cohorts import (
   odds_of_being_needed,
   poisson_cohort_bounds,
 )
+from tff_secagg_ext.accounting.conversion import Epsilon
 from tff_secagg_ext.accounting.events import (
   Event,
   NoisedSumEvent,
@@ -43,6 +45,7 @@ __all__ = [
   'Round',
   'Sampling',
   'UnaccountedEvent',
+  'epsilon',
   'from_json',
   'odds_of_being_needed',
   'poisson_cohort_bounds',

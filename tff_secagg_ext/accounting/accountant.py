@@ -12,28 +12,12 @@ import math
 import numpy as np
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.accounting import (
-  costs,
-  gaussian,
-  pld,
-  profiles,
-  renyi,
-)
+from tff_secagg_ext.accounting import conversion, costs, pld, profiles
 from tff_secagg_ext.accounting import events as events_lib
 from tff_secagg_ext.accounting import sampling as sampling_lib
+from tff_secagg_ext.accounting.conversion import Epsilon
 
-
-@dataclasses.dataclass(frozen=True)
-class Epsilon:
-  """An epsilon that leaves nothing out.
-
-  Attributes:
-    value: In nats, from 0 to infinity.
-    reasons: Why it is infinite, each named once; empty if it is finite.
-  """
-
-  value: float
-  reasons: tuple[str, ...] = ()
+VIEWS: tuple[str, ...] = ('release', 'server')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +44,8 @@ def _price(a_round: events_lib.Round) -> _Priced:
   release = costs.round_cost(a_round, 'release')
   server = costs.round_cost(a_round, 'server')
   sampling, profile = a_round.sampling, None
+  if isinstance(sampling, sampling_lib.PoissonSampling):
+    release = release.amplified(sampling.rate)
   if release.squared_ratio > 0.0:
     kind = _PROFILES[type(sampling), sampling.adjacency]
     ratio = math.sqrt(release.squared_ratio)
@@ -139,19 +125,15 @@ class Accountant:
   def release(self) -> Epsilon:
     """Returns the epsilon towards whoever sees models and metrics.
 
-    All rounds are composed, each amplified by its cohort's sampling. A run
-    with any Skellam round is not amplified.
+    All rounds are composed, each amplified by its cohort's sampling; noise too
+    small for Gaussian domination by Poisson sampling alone.
     """
     rounds = list(self._priced.values())
     total = _sum((r.release, r.count) for r in rounds)
-    plain = total.reasons or total.divergences is not None
-    if plain or all(r.profile is None or r.profile.q == 1.0 for r in rounds):
-      return _unamplified(total, self.delta)
-    left = self.delta * math.exp(-total.slack)
-    value = self._composition.epsilon(left) if left > 0.0 else math.inf
-    if math.isinf(value):
-      return _unamplified(total, self.delta)
-    return Epsilon(value + total.slack)
+    sampled = any(r.profile is not None and r.profile.q < 1.0 for r in rounds)
+    return conversion.best(
+      total, self.delta, self._composition if sampled else None
+    )
 
   def server(self, max_participations: int | None = None) -> Epsilon:
     """Returns the epsilon towards the server, which knows who took part.
@@ -166,8 +148,8 @@ class Accountant:
       limit = _validate.check_int(
         max_participations, 'max_participations', minimum=0
       )
-      return _unamplified(_worst(costed, limit), self.delta)
-    return _unamplified(_sum(costed), self.delta)
+      return conversion.best(_worst(costed, limit), self.delta)
+    return conversion.best(_sum(costed), self.delta)
 
 
 def _sum(costed: Iterable[tuple[costs.Cost, int]]) -> costs.Cost:
@@ -182,48 +164,21 @@ def _worst(costed: Sequence[tuple[costs.Cost, int]], limit: int) -> costs.Cost:
   everything = _sum(costed)
   if everything.reasons or not costed:
     return everything
-  blank = np.zeros(renyi.ORDERS.size)
   table = np.asarray(
-    [
-      np.concatenate(
-        [
-          [cost.squared_ratio, cost.slack],
-          blank if cost.divergences is None else cost.divergences,
-        ]
-      )
-      for cost, _ in costed
-    ]
+    [[cost.squared_ratio, cost.slack, *cost.divergences] for cost, _ in costed]
   )
   counts = np.asarray([count for _, count in costed])
   order = np.argsort(-table, axis=0, kind='stable')
   sorted_counts = counts[order]
   before = np.cumsum(sorted_counts, axis=0) - sorted_counts
   taken = np.clip(limit - before, 0, sorted_counts)
-  worst = (np.take_along_axis(table, order, axis=0) * taken).sum(axis=0)
-  divergences = None if everything.divergences is None else worst[2:]
-  return costs.Cost(float(worst[0]), float(worst[1]), divergences)
-
-
-def _unamplified(total: costs.Cost, delta: float) -> Epsilon:
-  """Returns the epsilon of a composed cost, with no sampling claimed."""
-  if total.reasons:
-    return Epsilon(math.inf, total.reasons)
-  if total.divergences is None:
-    left = delta * math.exp(-total.slack)
-    value = gaussian.epsilon(math.sqrt(total.squared_ratio), left)
-    value += total.slack
-  else:
-    # Factors within e^c of a Gaussian add at most slack * a / (a - 1).
-    orders = renyi.ORDERS
-    gaussians = total.squared_ratio / 2.0 + total.slack / (orders - 1.0)
-    divergences = np.add(total.divergences, orders * gaussians)
-    value = renyi.epsilon_from_renyi(divergences, delta)
-  if math.isinf(value):
-    return Epsilon(
-      math.inf,
-      (f'noise too small: the slack of the lemma is {total.slack:g}',),
-    )
-  return Epsilon(value)
+  # What is not taken may be infinite: it must not be multiplied by 0.
+  chosen = np.where(taken > 0, np.take_along_axis(table, order, axis=0), 0.0)
+  worst = (chosen * taken).sum(axis=0)
+  # Which rounds these are may depend on the outcomes: all noise counts.
+  return costs.Cost(
+    float(worst[0]), float(worst[1]), worst[2:], everything.near
+  )
 
 
 def _account(rounds: Iterable[events_lib.Round], delta: float) -> Accountant:
@@ -231,6 +186,45 @@ def _account(rounds: Iterable[events_lib.Round], delta: float) -> Accountant:
   for a_round, same in itertools.groupby(rounds):
     account = account.with_round(a_round, sum(1 for _ in same))
   return account
+
+
+def epsilon(
+  rounds: Iterable[events_lib.Round],
+  delta: float,
+  view: str = 'release',
+  max_participations: int | None = None,
+) -> Epsilon:
+  """Returns the epsilon at `delta` of all rounds composed, in one view.
+
+  Guarantees:
+    - the least that any valid accountant gives, and which one it is (its
+      `accountant`);
+    - never below the true epsilon, given what the events and samplings state;
+    - infinite, with the reasons by name, if anything has no finite cost.
+
+  Args:
+    rounds: All rounds that were run, in order.
+    delta: In (0, 1), with other failure probabilities taken off.
+    view: 'release', towards whoever sees what was released, or 'server',
+      towards the honest-but-curious server.
+    max_participations: In the server's view, the most rounds that any client
+      took part in; None if nothing limited it.
+
+  Raises:
+    ValueError: If `view` is neither, or a limit is given for the release view,
+      or the rounds have different adjacency relations.
+  """
+  _validate.check_choice(view, 'view', VIEWS)
+  account = _account(rounds, delta)
+  if view == 'server':
+    return account.server(max_participations)
+  if max_participations is not None:
+    raise ValueError(
+      "`max_participations` must be None in the view 'release'. Found "
+      f'{max_participations!r}. A cap says something to the server alone, '
+      'which knows who took part.'
+    )
+  return account.release()
 
 
 def release_epsilon(
@@ -242,13 +236,14 @@ def release_epsilon(
     - never below the true epsilon of all the rounds composed, given what
       their events and samplings state;
     - infinite, with the reasons by name, if anything has no finite cost;
-    - within about 0.1 % of the epsilon of the dominating pairs.
+    - within about 0.1 % of the epsilon of the dominating pairs, where there
+      are any.
 
   Args:
     rounds: All rounds that were run, in order.
     delta: In (0, 1), with other failure probabilities taken off.
   """
-  return _account(rounds, delta).release()
+  return epsilon(rounds, delta)
 
 
 def server_epsilon(
@@ -270,4 +265,4 @@ def server_epsilon(
     max_participations: The most rounds that any client took part in; None if
       nothing limited it.
   """
-  return _account(rounds, delta).server(max_participations)
+  return epsilon(rounds, delta, 'server', max_participations)

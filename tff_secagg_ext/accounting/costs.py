@@ -9,87 +9,146 @@ import functools
 import math
 from typing import Any
 
-from tff_secagg_ext.accounting import arrays, domination, renyi
+import numpy as np
+
+from tff_secagg_ext.accounting import (
+  arrays,
+  domination,
+  exact,
+  nearness,
+  renyi,
+)
 from tff_secagg_ext.accounting import events as events_lib
 
 # Sensitivity over stddev beyond which no epsilon means anything.
 _LARGEST_RATIO = 1e6
+# Slack in nats, of one release, that no other accountant can better.
+_NO_SLACK = 1e-9
+
+
+def _no_divergences() -> arrays.FloatArray:
+  return np.zeros(renyi.ORDERS.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cost:
   """What is paid for releases without any amplification; costs add.
 
-  A release is dominated by a Gaussian with (sensitivity / stddev)^2 =
-  `squared_ratio` within pointwise factors whose logarithms have a range of at
-  most `slack`, by Renyi divergences `divergences`, or by nothing (`reasons`).
+  It is said twice, and both hold: releases are dominated by a Gaussian with
+  (sensitivity / stddev)^2 = `squared_ratio` within pointwise factors whose
+  logarithms have a range of at most `slack`, for noise that is `near` theirs;
+  and they have at most the Renyi divergences `divergences`.
 
   Attributes:
     squared_ratio: Sum of the squared ratios of the Gaussian releases.
-    slack: Sum of their log-ranges, in nats.
-    divergences: Sum of the Renyi divergences of the others at renyi.ORDERS, in
-      nats; None if there are none.
+    slack: Sum of their log-ranges, in nats; infinite if no Gaussian dominates.
+    divergences: Sum of the Renyi divergences at renyi.ORDERS, in nats;
+      infinite where no bound is known.
+    near: How near the noise is to that for which `squared_ratio` and `slack`
+      hold.
     reasons: Why the cost is infinite; empty if it is finite.
   """
 
   squared_ratio: float = 0.0
   slack: float = 0.0
-  divergences: arrays.FloatArray | None = None
+  divergences: arrays.FloatArray = dataclasses.field(
+    default_factory=_no_divergences
+  )
+  near: nearness.Nearness = dataclasses.field(default_factory=nearness.Nearness)
   reasons: tuple[str, ...] = ()
 
   def __add__(self, other: Cost) -> Cost:
-    parts = [d for d in (self.divergences, other.divergences) if d is not None]
     return Cost(
       squared_ratio=self.squared_ratio + other.squared_ratio,
       slack=self.slack + other.slack,
-      divergences=sum(parts[1:], parts[0]) if parts else None,
+      divergences=self.divergences + other.divergences,
+      near=self.near + other.near,
       reasons=tuple(dict.fromkeys(self.reasons + other.reasons)),
     )
 
   def times(self, count: int) -> Cost:
     """Returns what `count` such releases cost together."""
-    divergences = self.divergences
     return Cost(
       squared_ratio=count * self.squared_ratio,
       slack=count * self.slack,
-      divergences=None if divergences is None else count * divergences,
+      divergences=count * self.divergences,
+      near=self.near.times(count),
       reasons=self.reasons,
     )
 
+  def amplified(self, probability: float) -> Cost:
+    """Returns it with divergences under Poisson sampling.
+
+    For one round's cost. All noises are symmetric, as `renyi.amplify` needs.
+    """
+    divergences = renyi.amplify(self.divergences, probability)
+    return dataclasses.replace(self, divergences=divergences)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Noise:
+  """What protects a release in one view.
+
+  Attributes:
+    shares: The number of shares of noise.
+    equal: Whether they are known to be equal; else some may be merged.
+    sensitivity: The L2 distance of neighbouring sums, in integer units.
+  """
+
+  shares: int
+  equal: bool
+  sensitivity: float
+
 
 def _distributed_dgauss(
-  event: events_lib.NoisedSumEvent, shares: int, sensitivity: float
+  event: events_lib.NoisedSumEvent, noise: _Noise
 ) -> Cost:
-  """Gaussian domination (docs/accounting.md) of a sum of equal shares."""
+  """Gaussian domination, and Renyi divergences (docs/accounting.md)."""
   variance = event.share_stddev**2
-  bound = domination.dominate_equal(variance, shares)
-  usable = math.isfinite(bound.log_range)
-  if not usable or sensitivity > _LARGEST_RATIO * math.sqrt(bound.variance):
-    return Cost(
-      reasons=(
-        f'noise too small for Gaussian domination: {shares} shares of '
-        f'stddev {event.share_stddev:g} in integer units',
-      )
+  bound = domination.dominate_equal(variance, noise.shares)
+  slack = event.dimension * bound.log_range
+  largest = _LARGEST_RATIO * math.sqrt(bound.variance)
+  dominated = math.isfinite(slack) and noise.sensitivity <= largest
+  divergences = renyi.discrete_gaussian_renyi(
+    noise.sensitivity,
+    variance * noise.shares,
+    event.dimension,
+    domination.equal_sum_range(variance, noise.shares),
+  )
+  if noise.equal and slack > _NO_SLACK:
+    divergences = np.minimum(
+      divergences,
+      exact.discrete_gaussian_renyi(noise.sensitivity, variance, noise.shares),
     )
   return Cost(
-    squared_ratio=sensitivity**2 / bound.variance,
-    slack=event.dimension * bound.log_range,
+    squared_ratio=noise.sensitivity**2 / bound.variance if dominated else 0.0,
+    slack=slack if dominated else math.inf,
+    divergences=divergences,
   )
 
 
 def _distributed_skellam(
-  event: events_lib.NoisedSumEvent, shares: int, sensitivity: float
+  event: events_lib.NoisedSumEvent, noise: _Noise
 ) -> Cost:
-  """[AKL21, Thm 3.5]; a sum of Skellam shares is Skellam."""
+  """A sum of Skellam shares, however merged, is Skellam; near a Gaussian."""
+  variance = noise.shares * event.share_stddev**2
+  divergences = np.minimum(
+    renyi.skellam_renyi(noise.sensitivity, variance, event.dimension),
+    exact.skellam_renyi(noise.sensitivity, variance),
+  )
+  if variance < nearness.LEAST_VARIANCE:
+    return Cost(slack=math.inf, divergences=divergences)
+  bound = domination.dominate([variance])
   return Cost(
-    divergences=renyi.skellam_renyi(
-      sensitivity, shares * event.share_stddev**2, event.dimension
-    )
+    squared_ratio=noise.sensitivity**2 / bound.variance,
+    slack=event.dimension * bound.log_range,
+    divergences=divergences,
+    near=nearness.of_skellam(variance, event.dimension),
   )
 
 
 _MECHANISMS: Mapping[
-  str, Callable[[events_lib.NoisedSumEvent, int, float], Cost]
+  str, Callable[[events_lib.NoisedSumEvent, _Noise], Cost]
 ] = {
   'distributed_dgauss': _distributed_dgauss,
   'distributed_skellam': _distributed_skellam,
@@ -113,8 +172,25 @@ def _noised_sum(
     )
   # Substituting a vector moves the sum by up to twice the norm bound.
   factor = 2.0 if adjacency == 'substitution' else 1.0
-  return _MECHANISMS[event.mechanism](
-    event, shares, factor * event.l2_sensitivity
+  noise = _Noise(
+    shares=shares,
+    equal=view == 'server' or event.server_shares == 0,
+    sensitivity=factor * event.l2_sensitivity,
+  )
+  if noise.sensitivity > _LARGEST_RATIO * event.share_stddev * math.sqrt(
+    shares
+  ):
+    return Cost(reasons=(_too_small(event, shares),))
+  cost = _MECHANISMS[event.mechanism](event, noise)
+  if math.isinf(cost.slack) and not np.isfinite(cost.divergences).any():
+    return Cost(reasons=(_too_small(event, shares),))
+  return cost
+
+
+def _too_small(event: events_lib.NoisedSumEvent, shares: int) -> str:
+  return (
+    f'noise too small for any accountant: {shares} shares of stddev '
+    f'{event.share_stddev:g} in integer units'
   )
 
 
@@ -147,7 +223,7 @@ def round_cost(a_round: events_lib.Round, view: str) -> Cost:
   """Returns what all events of a round cost in `view`, not amplified.
 
   The vectors of a client in all events are one vector, each part scaled by its
-  noise: squared ratios add.
+  noise: squared ratios add, and so do Renyi divergences.
   """
   adjacency = a_round.sampling.adjacency
   costs = (event_cost(event, view, adjacency) for event in a_round.events)

@@ -24,6 +24,8 @@ from tff_secagg_ext.accounting import arrays
 SMOOTHING = 3.0
 # Beyond so many terms, the range of equal shares is bounded by its last term.
 _EXACT_TERMS = 4096
+# Covers the rounding errors of double precision.
+_ROUND_UP = 1.0 + 2.0**-40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +57,13 @@ def poisson_summation_error(
 
 
 def log_factor_range(variance: arrays.FloatArray | float) -> arrays.FloatArray:
-  """Returns ln((1 + eps_v) / (1 - eps_v)); infinite where eps_v >= 1."""
+  """Returns ln((1 + eps_v) / (1 - eps_v)); infinite where eps_v >= 1.
+
+  Rounded up.
+  """
   error = poisson_summation_error(variance)
   inside = np.where(error < 1.0, error, 0.0)
-  ranges = np.log1p(inside) - np.log1p(-inside)
+  ranges = _ROUND_UP * (np.log1p(inside) - np.log1p(-inside))
   return np.where(error < 1.0, ranges, math.inf)
 
 
@@ -66,6 +71,22 @@ def _step_variance(
   total: arrays.FloatArray, share: arrays.FloatArray
 ) -> arrays.FloatArray:
   return total * share / (total + share)
+
+
+def sum_range(variances: Iterable[float]) -> float:
+  """Returns R of Lemma 2 for shares of any variances; infinite if it fails.
+
+  It bounds ln max g - ln min g, with g the factor between the law of the sum
+  and the discrete Gaussian of the same total variance.
+
+  Args:
+    variances: Variance parameter of each share, positive, in integer units;
+      at least one.
+  """
+  # Any order is valid; wide shares first keep the range small.
+  shares = np.sort(np.asarray(list(variances), dtype=np.float64))[::-1]
+  partial = np.cumsum(shares)
+  return math.fsum(log_factor_range(_step_variance(partial[:-1], shares[1:])))
 
 
 def dominate(
@@ -83,13 +104,29 @@ def dominate(
       at least one.
     smoothing: The lemma's s2.
   """
-  # Any order is valid; wide shares first keep the range small.
-  shares = np.sort(np.asarray(list(variances), dtype=np.float64))[::-1]
-  partial = np.cumsum(shares)
-  steps = _step_variance(partial[:-1], shares[1:])
-  return _domination(
-    float(partial[-1]), math.fsum(log_factor_range(steps)), smoothing
-  )
+  shares = list(variances)
+  return _domination(math.fsum(shares), sum_range(shares), smoothing)
+
+
+def equal_sum_range(variance: float, count: int) -> float:
+  """Returns R of Lemma 2 for `count` equal shares, in bounded time.
+
+  Guarantees:
+    - never below the range of the exact factor between the sum and a discrete
+      Gaussian of the same total variance;
+    - also holds where some of the shares come as one discrete Gaussian of the
+      same total variance (docs/accounting.md, merging shares).
+
+  Args:
+    variance: Variance parameter of one share, positive, in integer units.
+    count: The number of shares, at least 1.
+  """
+  share = np.asarray(variance, np.float64)
+  partial = np.arange(1, min(count, _EXACT_TERMS), dtype=np.float64) * share
+  ranges = log_factor_range(_step_variance(partial, share))
+  rest = count - 1 - ranges.size
+  tail = rest * float(ranges[-1]) if rest > 0 else 0.0
+  return math.fsum(ranges) + tail
 
 
 def dominate_equal(
@@ -108,12 +145,9 @@ def dominate_equal(
     count: The number of shares, at least 1.
     smoothing: The lemma's s2.
   """
-  share = np.asarray(variance, np.float64)
-  partial = np.arange(1, min(count, _EXACT_TERMS), dtype=np.float64) * share
-  ranges = log_factor_range(_step_variance(partial, share))
-  rest = count - 1 - ranges.size
-  tail = rest * float(ranges[-1]) if rest > 0 else 0.0
-  return _domination(count * variance, math.fsum(ranges) + tail, smoothing)
+  return _domination(
+    count * variance, equal_sum_range(variance, count), smoothing
+  )
 
 
 def _domination(total: float, summed: float, smoothing: float) -> Domination:

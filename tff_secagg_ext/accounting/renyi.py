@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renyi divergences of the Skellam mechanism, and what they say of epsilon."""
+"""Renyi divergences of the noises, amplified, and what they say of epsilon.
+
+The bounds in closed form; `exact` has those from the noise's exact law. The
+theorems, with their proofs, are in docs/accounting.md, section 5.
+"""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from scipy import special
 
 from tff_secagg_ext.accounting import arrays
 
@@ -19,6 +24,14 @@ ORDERS: arrays.FloatArray = np.unique(
     ]
   )
 )
+# Orders above are not amplified: each takes a sum of as many terms.
+_AMPLIFIED = [int(order) for order in ORDERS if order <= 4096.0]
+_TERMS: arrays.FloatArray = np.arange(2.0, _AMPLIFIED[-1] + 1.0)
+_LOG_FACTORIALS: arrays.FloatArray = special.gammaln(
+  np.arange(1.0, _AMPLIFIED[-1] + 2.0)
+)
+# Stands for infinity where infinities would cancel.
+_HUGE = 1e200
 
 
 def skellam_renyi(
@@ -42,13 +55,98 @@ def skellam_renyi(
     Divergences in nats, of the shape of `orders`.
   """
   square = l2_sensitivity**2
-  l1_sensitivity = l2_sensitivity * min(math.sqrt(dimension), l2_sensitivity)
+  l1_sensitivity = largest_l1(l2_sensitivity, dimension)
   first = ((2.0 * orders - 1.0) * square + 6.0 * l1_sensitivity) / (
     4.0 * variance**2
   )
   second = 3.0 * l1_sensitivity / (2.0 * variance)
   main = orders * square / (2.0 * variance)
   return np.asarray(main + np.minimum(first, second))
+
+
+def discrete_gaussian_renyi(
+  l2_sensitivity: float,
+  variance: float,
+  dimension: int,
+  log_range: float,
+  orders: arrays.FloatArray = ORDERS,
+) -> arrays.FloatArray:
+  """Returns the Renyi divergence of a sum of discrete Gaussians.
+
+  Theorem 4 of docs/accounting.md: min{a D2^2/(2 S) + d R a/(a-1),
+  (a/2)(D2^2/S + 2 D1 R/sqrt(S) + d R^2), (a/2)(D2/sqrt(S) + R sqrt(d))^2},
+  which has the form of [KLS21, Prop. 14] but holds for unequal shares, and R
+  is less than half of that proposition's tau.
+
+  Args:
+    l2_sensitivity: D2, the L2 distance of the two integer sums, integer units.
+    variance: S, the sum of the shares' variance parameters; positive.
+    dimension: d, the number of coordinates.
+    log_range: R of the shares (`domination.sum_range` or
+      `equal_sum_range`), at least 0; infinite
+      gives infinite divergences.
+    orders: a, above 1.
+
+  Returns:
+    Divergences in nats, of the shape of `orders`.
+  """
+  if math.isinf(log_range):
+    return np.full(orders.shape, math.inf)
+  ratio = l2_sensitivity / math.sqrt(variance)
+  l1_ratio = largest_l1(l2_sensitivity, dimension) / math.sqrt(variance)
+  pointwise = orders / (orders - 1.0) * dimension * log_range
+  squares = min(
+    ratio**2 + 2.0 * l1_ratio * log_range + dimension * log_range**2,
+    (ratio + math.sqrt(dimension) * log_range) ** 2,
+  )
+  return np.asarray(
+    np.minimum(orders / 2.0 * ratio**2 + pointwise, orders / 2.0 * squares)
+  )
+
+
+def largest_l1(l2_sensitivity: float, dimension: int) -> float:
+  """Returns D2 min(sqrt(d), D2), which no integer vector's L1 norm exceeds."""
+  return l2_sensitivity * min(math.sqrt(dimension), l2_sensitivity)
+
+
+def amplify(
+  divergences: arrays.FloatArray, probability: float
+) -> arrays.FloatArray:
+  """Returns the Renyi divergences under Poisson sampling.
+
+  Theorem 5 of docs/accounting.md, for noise that is symmetric about 0:
+  exp((a-1) D'_a) = 1 + sum_{l=2}^a C(a,l) (1-q)^(a-l) q^l (e^((l-1) D_l) - 1).
+
+  Guarantees:
+    - at no order more than the given divergence;
+    - orders above 4096 are left as they are.
+
+  Args:
+    divergences: Bounds on the divergences without sampling at ORDERS, in nats.
+    probability: q, a client's chance to take part, in (0, 1].
+
+  Returns:
+    Divergences in nats at ORDERS.
+  """
+  if probability == 1.0:
+    return divergences
+  # (l - 1) D_l is convex in l: its chords are not below it.
+  finite = np.minimum(divergences, _HUGE)
+  moments = np.interp(_TERMS, ORDERS, (ORDERS - 1.0) * finite)
+  with np.errstate(divide='ignore'):
+    # ln(e^moment - 1), without overflow.
+    log_excess = moments + np.log(-np.expm1(-moments))
+  odds = math.log(probability) - math.log1p(-probability)
+  weighted = log_excess + _TERMS * odds - _LOG_FACTORIALS[2:]
+  amplified = np.array(divergences)
+  for index, order in enumerate(_AMPLIFIED):
+    logs = weighted[: order - 1] - _LOG_FACTORIALS[order - 2 :: -1]
+    top = max(float(logs.max()), -_HUGE)
+    total = top + math.log(max(np.exp(logs - top).sum(), 1e-300))
+    total += _LOG_FACTORIALS[order] + order * math.log1p(-probability)
+    amplified[index] = np.logaddexp(0.0, total) / (order - 1.0)
+  amplified[amplified >= math.sqrt(_HUGE)] = math.inf
+  return np.asarray(np.minimum(amplified, divergences))
 
 
 def epsilon_from_renyi(

@@ -22,6 +22,7 @@ from tff_secagg_ext.accounting.events import (
   NoisedSumEvent,
   Round,
   UnaccountedEvent,
+  Waiver,
 )
 from tff_secagg_ext.accounting.sampling import (
   FixedSizeSampling,
@@ -43,6 +44,7 @@ __all__ = [
   'Round',
   'Sampling',
   'UnaccountedEvent',
+  'Waiver',
   'from_json',
   'odds_of_being_needed',
   'poisson_cohort_bounds',

@@ -30,10 +30,13 @@ class Epsilon:
   Attributes:
     value: In nats, from 0 to infinity.
     reasons: Why it is infinite, each named once; empty if it is finite.
+    waivers: What was released and is left out of it, each named once. Where
+      there are any, the epsilon is true only if they are right.
   """
 
   value: float
   reasons: tuple[str, ...] = ()
+  waivers: tuple[events_lib.Waiver, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,7 +154,7 @@ class Accountant:
     value = self._composition.epsilon(left) if left > 0.0 else math.inf
     if math.isinf(value):
       return _unamplified(total, self.delta)
-    return Epsilon(value + total.slack)
+    return Epsilon(value + total.slack, waivers=total.waivers)
 
   def server(self, max_participations: int | None = None) -> Epsilon:
     """Returns the epsilon towards the server, which knows who took part.
@@ -201,13 +204,15 @@ def _worst(costed: Sequence[tuple[costs.Cost, int]], limit: int) -> costs.Cost:
   taken = np.clip(limit - before, 0, sorted_counts)
   worst = (np.take_along_axis(table, order, axis=0) * taken).sum(axis=0)
   divergences = None if everything.divergences is None else worst[2:]
-  return costs.Cost(float(worst[0]), float(worst[1]), divergences)
+  return costs.Cost(
+    float(worst[0]), float(worst[1]), divergences, waivers=everything.waivers
+  )
 
 
 def _unamplified(total: costs.Cost, delta: float) -> Epsilon:
   """Returns the epsilon of a composed cost, with no sampling claimed."""
   if total.reasons:
-    return Epsilon(math.inf, total.reasons)
+    return Epsilon(math.inf, total.reasons, total.waivers)
   if total.divergences is None:
     left = delta * math.exp(-total.slack)
     value = gaussian.epsilon(math.sqrt(total.squared_ratio), left)
@@ -222,8 +227,9 @@ def _unamplified(total: costs.Cost, delta: float) -> Epsilon:
     return Epsilon(
       math.inf,
       (f'noise too small: the slack of the lemma is {total.slack:g}',),
+      total.waivers,
     )
-  return Epsilon(value)
+  return Epsilon(value, waivers=total.waivers)
 
 
 def _account(rounds: Iterable[events_lib.Round], delta: float) -> Accountant:

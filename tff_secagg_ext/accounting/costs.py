@@ -30,12 +30,14 @@ class Cost:
     divergences: Sum of the Renyi divergences of the others at renyi.ORDERS, in
       nats; None if there are none.
     reasons: Why the cost is infinite; empty if it is finite.
+    waivers: What was released and is not in the cost.
   """
 
   squared_ratio: float = 0.0
   slack: float = 0.0
   divergences: arrays.FloatArray | None = None
   reasons: tuple[str, ...] = ()
+  waivers: tuple[events_lib.Waiver, ...] = ()
 
   def __add__(self, other: Cost) -> Cost:
     parts = [d for d in (self.divergences, other.divergences) if d is not None]
@@ -44,6 +46,7 @@ class Cost:
       slack=self.slack + other.slack,
       divergences=sum(parts[1:], parts[0]) if parts else None,
       reasons=tuple(dict.fromkeys(self.reasons + other.reasons)),
+      waivers=tuple(dict.fromkeys(self.waivers + other.waivers)),
     )
 
   def times(self, count: int) -> Cost:
@@ -54,6 +57,7 @@ class Cost:
       slack=count * self.slack,
       divergences=None if divergences is None else count * divergences,
       reasons=self.reasons,
+      waivers=self.waivers,
     )
 
 
@@ -125,9 +129,15 @@ def _unaccounted(
   return Cost(reasons=event.reasons)
 
 
+def _waiver(event: events_lib.Waiver, view: str, adjacency: str) -> Cost:
+  del view, adjacency  # Told to everybody.
+  return Cost(waivers=(event,))
+
+
 _EVENTS: Mapping[type[Any], Callable[[Any, str, str], Cost]] = {
   events_lib.NoisedSumEvent: _noised_sum,
   events_lib.UnaccountedEvent: _unaccounted,
+  events_lib.Waiver: _waiver,
 }
 
 

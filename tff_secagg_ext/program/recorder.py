@@ -71,9 +71,9 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     `next` returns references, each reference waits for that.
   * A round that raises, or is interrupted, is charged and recorded as lost. If
     its cost cannot be recorded, nothing of it is returned.
-  * Whatever leaves the clients besides the noised sum makes epsilon infinite,
+  * Whatever leaves the clients besides the noised sums makes epsilon infinite,
     and is named: it is found in the compiled computation, not in what the
-    user says.
+    user says. What is waived does not, and is told with every epsilon.
   * No more is claimed of a cohort than its size supports; `terms.Terms` lists
     the cases.
   * In a secure context (see `tff_secagg_ext.set_secure_context`) the noise of

@@ -41,7 +41,7 @@ MAY_IMPORT = {
   'execution': {*BELOW, 'secagg'},
   'ledger': {'_validate', 'accounting'},
   'mechanism': {'_validate'},
-  'metrics': BELOW,
+  'metrics': {*BELOW, 'aggregators', 'mechanism'},
   'program': EVERYTHING - {'tasks'},
   'secagg': {'_validate'},
   'tasks': BELOW,

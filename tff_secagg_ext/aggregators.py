@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """TFF aggregation factories for distributed differential privacy.
 
-The only module that writes federated computations. A process made here is
-flat: one broadcast of public parameters, one `encode` on the clients, one
-secure modular sum, one `decode` on the server.
+A process made here is flat: one broadcast of public parameters, one `encode`
+on the clients, one secure modular sum, one `decode` on the server.
 """
 
 from __future__ import annotations
@@ -216,8 +215,8 @@ class DdpSecureAggregationFactory(tff.aggregators.UnweightedAggregationFactory):
       TypeError: If `value_type` is something else.
       ValueError: If the bits are too few for its dimension.
     """
-    tensor_types = _tensor_types(value_type)
-    shapes = [t.shape for t in tensor_types]
+    leaves = tensor_types(value_type)
+    shapes = [leaf.shape for leaf in leaves]
     constants = self.constants(
       self.padded_dimension(stage.num_elements(shapes))
     )
@@ -225,7 +224,7 @@ class DdpSecureAggregationFactory(tff.aggregators.UnweightedAggregationFactory):
     return _process(round_lib.Round(self._spec, shapes, constants), value_type)
 
 
-def _tensor_types(value_type: tff.Type) -> list[tff.TensorType]:
+def tensor_types(value_type: tff.Type) -> list[tff.TensorType]:
   """The tensor types of a structure, in order.
 
   Raises:
@@ -277,12 +276,12 @@ def _process(
 
   @tff.tensorflow.computation(state_type, value_type)
   def encode(state: Any, value: Any) -> Any:
-    return graph.encode(state, _flatten(value))
+    return graph.encode(state, flatten(value))
 
   @tff.tensorflow.computation(state_type, encode.type_signature.result)
   def decode(state: Any, total: Any) -> Any:
     next_state, mean, measurements = graph.decode(state, total)
-    return next_state, _restore(mean, value_type), measurements
+    return next_state, restore(mean, value_type), measurements
 
   @tff.federated_computation(
     initialize.type_signature.result,
@@ -299,7 +298,7 @@ def _process(
   return tff.templates.AggregationProcess(initialize, next_fn)
 
 
-def _flatten(value: Any) -> Any:
+def flatten(value: Any) -> Any:
   """The tensors of a value in the order of its type, not of its keys."""
   if tf.is_tensor(value):
     return [value]
@@ -308,7 +307,7 @@ def _flatten(value: Any) -> Any:
   )
 
 
-def _restore(tensors: list[tf.Tensor], value_type: tff.Type) -> Any:
+def restore(tensors: list[tf.Tensor], value_type: tff.Type) -> Any:
   """A value of the type, from float32 tensors; integers are rounded."""
   remaining = iter(tensors)
 

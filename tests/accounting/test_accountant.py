@@ -187,7 +187,7 @@ def test_best_accountant_is_named() -> None:
   assert named(small) == named(small, view='server') == 'renyi'
   nothing = dataclasses.replace(_EVENT, client_shares=0)
   assert named(nothing) == ''
-  assert accounting.Epsilon(1.0, (), 'pld') == accounting.Epsilon(1.0)
+  assert accounting.Epsilon(1.0, accountant='pld') == accounting.Epsilon(1.0)
 
 
 def test_epsilon_is_that_of_its_view() -> None:
@@ -411,3 +411,39 @@ def test_other_arguments_are_refused() -> None:
     account.server(-1)
   with pytest.raises(TypeError, match=r'`max_participations`.*an integer'):
     account.server(2.5)  # type: ignore[arg-type]
+
+
+_WAIVER = accounting.Waiver('count is exact', 'somebody', 'it is public')
+
+
+@pytest.mark.parametrize(
+  'sampling', [accounting.NoSampling(), accounting.PoissonSampling(0.01)]
+)
+@pytest.mark.parametrize(
+  'mechanism', ['distributed_dgauss', 'distributed_skellam']
+)
+def test_a_waiver_costs_nothing_and_is_told_with_every_epsilon(
+  mechanism: str, sampling: accounting.Sampling
+) -> None:
+  event = accounting.NoisedSumEvent(mechanism, 100.0, 40.0, 20, 64)
+  plain = accounting.Round((event,), sampling)
+  waived = accounting.Round((event, _WAIVER), sampling)
+  for read in (
+    lambda account: account.release(),
+    lambda account: account.server(),
+    lambda account: account.server(1),
+  ):
+    without = read(accounting.Accountant(1e-5).with_round(plain, 3))
+    epsilon = read(
+      accounting.Accountant(1e-5).with_round(waived, 2).with_round(plain)
+    )
+    assert epsilon.value == pytest.approx(without.value)
+    assert (without.waivers, epsilon.waivers) == ((), (_WAIVER,))
+
+
+def test_a_waiver_hides_no_other_reason() -> None:
+  unknown = accounting.UnaccountedEvent(('loss is exact',))
+  a_round = accounting.Round((_WAIVER, unknown), accounting.NoSampling())
+  for read in (accounting.release_epsilon, accounting.server_epsilon):
+    found = read([a_round], 1e-5)
+    assert found == accounting.Epsilon(math.inf, ('loss is exact',), (_WAIVER,))

@@ -74,6 +74,22 @@ def test_unaccounted_refuses(
     accounting.UnaccountedEvent(reasons)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+  ('changes', 'error', 'match'),
+  [
+    ({'name': ' '}, ValueError, '`name` must not be empty'),
+    ({'by': ''}, ValueError, '`by` must not be empty. Found'),
+    ({'why': None}, TypeError, '`why` must be a string. Found None'),
+  ],
+)
+def test_waiver_refuses(
+  changes: dict[str, object], error: type[Exception], match: str
+) -> None:
+  fields = {'name': 'count is exact', 'by': 'somebody', 'why': 'public'}
+  with pytest.raises(error, match=match):
+    accounting.Waiver(**{**fields, **changes})  # type: ignore[arg-type]
+
+
 def test_unaccounted_takes_any_iterable_of_phrases() -> None:
   assert accounting.UnaccountedEvent(['a', 'b']).reasons == ('a', 'b')
 

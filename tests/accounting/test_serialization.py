@@ -33,7 +33,9 @@ _sampling = st.one_of(
   st.builds(accounting.PoissonSampling, st.floats(1e-9, 1.0)),
   st.builds(accounting.FixedSizeSampling, st.integers(1, 9), st.just(9)),
 )
-_event = st.one_of(_noised, _unaccounted)
+_text = st.text(min_size=1).filter(lambda s: s.strip() != '')
+_waiver = st.builds(accounting.Waiver, _text, _text, _text)
+_event = st.one_of(_noised, _unaccounted, _waiver)
 _round = st.builds(
   accounting.Round, st.lists(_event, max_size=3).map(tuple), _sampling
 )
@@ -66,6 +68,18 @@ def test_the_format_of_version_1() -> None:
   )
   assert accounting.to_json(a_round) == text
   assert accounting.from_json(text) == a_round
+
+
+def test_a_waiver_is_of_version_2() -> None:
+  waiver = accounting.Waiver('count is exact', 'A. Reviewer', 'it is public')
+  text = (
+    '{"by":"A. Reviewer","kind":"waiver","name":"count is exact","version":2,'
+    '"why":"it is public"}'
+  )
+  assert accounting.to_json(waiver) == text
+  assert accounting.from_json(text) == waiver
+  with pytest.raises(ValueError, match='`version` must be 2'):
+    accounting.from_json(text.replace('2', '1'))
 
 
 _POISSON = {'kind': 'poisson_sampling', 'version': 1, 'probability': 0.5}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables: they fit 80 columns, and say why an epsilon is infinite."""
 
+import dataclasses
 import io
 import math
 
@@ -137,3 +138,42 @@ def test_lines_of_a_session():
   )
   assert progress.checked(None) == 'not checked'
   assert progress.checked(False) == 'not verified'
+
+
+def test_waivers_stand_beside_the_epsilon():
+  waiver = accounting.Waiver('count [x] is exact', 'A. Reviewer', 'public')
+  conditional = accounting.Epsilon(6.3, (), (waiver,))
+  text = printed(outcome(release=conditional))
+  assert '6.3†' in text
+  told = ' '.join(text.split())
+  assert (
+    '† ε leaves out what is waived: count [x] is exact, by A. Reviewer: public'
+  ) in told
+  run = view.describe(
+    {
+      'name': 'a',
+      'delta': 1e-3,
+      'created_at': '2026-01-01T00:00:00',
+      'settings': '{"secure_sums": "simulated: in the clear"}',
+    },
+    [],
+    [dataclasses.replace(e, release=conditional) for e in entries()],
+  )
+  assert run['waivers'] == [dataclasses.asdict(waiver)]
+  assert run['rounds'][0]['waivers'] == run['waivers']
+  text = ' '.join(shown(run).split())
+  assert '6.3†' in text
+  assert 'by A. Reviewer: public' in text
+  out = io.StringIO()
+  tables.print_runs([run], Console(file=out, width=80))
+  assert '6.3†' in out.getvalue()
+  assert 'A. Reviewer' in out.getvalue()
+
+
+def test_waivers_are_told_while_a_run_goes_on():
+  waiver = accounting.Waiver('count is exact', 'A. Reviewer', 'public')
+  lines = []
+  report = progress.Report(lambda number, text: lines.append(text))
+  spent = accounting.Epsilon(1.0, (), (waiver,))
+  report(dataclasses.replace(entries()[-1], release=spent))
+  assert '1 releases waived' in lines[0]

@@ -13,23 +13,32 @@ import tff_secagg_ext
 from tff_secagg_ext._compat import tff
 
 CLIENTS = 5
+METRICS = ('loss', 'num_examples', 'num_batches')
+
+
+def model() -> Any:
+  """A linear model with four weights and a bias."""
+  import tensorflow as tf  # After the package, which says which Keras to load.
+
+  return tff.learning.models.from_keras_model(
+    tf.keras.Sequential(
+      [tf.keras.layers.InputLayer(input_shape=(4,)), tf.keras.layers.Dense(1)]
+    ),
+    loss=tf.keras.losses.MeanSquaredError(),
+    input_spec=collections.OrderedDict(
+      x=tf.TensorSpec([None, 4]), y=tf.TensorSpec([None, 1])
+    ),
+  )
+
+
+def noised_metrics(aggregator: Any) -> Any:
+  """The metrics of `model`, noised as the aggregator noises."""
+  bounds = {'loss': (40.0, 8.0), 'num_examples': 8, 'num_batches': 1}
+  return tff_secagg_ext.metrics.dp_sum_then_finalize(bounds, aggregator)
 
 
 def build(aggregator: Any, **kwargs: Any) -> Any:
-  """Federated averaging of a linear model with four weights and a bias."""
-  import tensorflow as tf  # After the package, which says which Keras to load.
-
-  def model() -> Any:
-    return tff.learning.models.from_keras_model(
-      tf.keras.Sequential(
-        [tf.keras.layers.InputLayer(input_shape=(4,)), tf.keras.layers.Dense(1)]
-      ),
-      loss=tf.keras.losses.MeanSquaredError(),
-      input_spec=collections.OrderedDict(
-        x=tf.TensorSpec([None, 4]), y=tf.TensorSpec([None, 1])
-      ),
-    )
-
+  """Federated averaging of the model."""
   kwargs.setdefault('metrics_aggregator', tff_secagg_ext.no_client_metrics)
   return tff.learning.algorithms.build_unweighted_fed_avg(
     model,

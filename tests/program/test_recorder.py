@@ -189,6 +189,117 @@ def test_what_is_not_noised_is_named(
   assert 'client_work.train.loss is exact' in shown['release_reasons']
 
 
+def test_a_waiver_is_recorded_and_told_with_the_epsilon(
+  aggregator: Any, path: pathlib.Path, data: list[Any]
+) -> None:
+  process = conftest.build(tff.aggregators.zeroing_factory(1.0, aggregator))
+  waiver = program.Waiver(
+    'aggregator.zeroed_count is exact', 'A. Reviewer', 'it is always 0'
+  )
+  recorder = record(process, aggregator, path, allow_unaccounted=[waiver])
+  recorder.next(recorder.initialize(), data[:CLIENTS])
+  shown = show(path)
+  dimension = aggregator.padded_dimension(5)
+  a_round = accounting.Round(
+    (aggregator.event(dimension, CLIENTS),), accounting.NoSampling()
+  )
+  expected = accounting.release_epsilon([a_round], DELTA).value
+  assert shown['release_epsilon'] == pytest.approx(expected)
+  told = {
+    'name': 'aggregator.zeroed_count is exact',
+    'by': 'A. Reviewer',
+    'why': 'it is always 0',
+  }
+  assert shown['waivers'] == shown['settings']['waived'] == [told]
+  assert shown['settings']['unaccounted'] == []
+  written = recorder.account.run.entries[-1]
+  with ledger.Ledger.open(path) as opened:
+    assert opened.show('a')['rounds'][0]['waivers'] == [told]
+  assert written.release.waivers == written.server.waivers == (waiver,)
+
+
+def evaluation(metrics: Any) -> Any:
+  import tensorflow as tf
+
+  with tf.Graph().as_default():
+    model = conftest.model()
+    finalizers = model.metric_finalizers()
+    unfinalized = tf.nest.map_structure(
+      lambda tensor: tff.TensorType(tensor.dtype.as_numpy_dtype, tensor.shape),
+      model.report_local_unfinalized_metrics(),
+    )
+  process = metrics.aggregation_process(finalizers, tff.to_type(unfinalized))
+  return tff.learning.algorithms.build_fed_eval(
+    conftest.model, metrics_aggregation_process=process
+  )
+
+
+def test_noised_metrics_are_charged_as_a_second_event(
+  aggregator: Any, path: pathlib.Path, data: list[Any]
+) -> None:
+  metrics = conftest.noised_metrics(
+    tff_secagg_ext.ddp_secure_aggregator(4.0, CLIENTS)
+  )
+  process = conftest.build(aggregator, metrics_aggregator=metrics)
+  recorder = record(process, aggregator, path, metrics=metrics)
+  output = recorder.next(recorder.initialize(), data[:CLIENTS])
+  assert 'loss' in output.metrics['client_work']['train']
+  dimension = aggregator.padded_dimension(5)
+  both = accounting.Round(
+    (
+      aggregator.event(dimension, CLIENTS),
+      metrics.aggregator.event(metrics.dimension, CLIENTS),
+    ),
+    accounting.NoSampling(),
+  )
+  shown = show(path)
+  expected = accounting.release_epsilon([both], DELTA).value
+  assert shown['release_epsilon'] == pytest.approx(expected)
+  alone = accounting.Round(both.events[:1], both.sampling)
+  assert expected > accounting.release_epsilon([alone], DELTA).value
+  measured = shown['rounds'][0]['measurements']
+  assert measured['noised_sum.dimension'] == metrics.dimension
+  assert measured['dimension'] == dimension
+  assert shown['settings']['metrics'] == metrics.settings
+
+
+def test_other_metrics_than_those_of_the_process_are_found_out(
+  process: Any, aggregator: Any, path: pathlib.Path, data: list[Any]
+) -> None:
+  metrics = conftest.noised_metrics(aggregator)
+  with pytest.raises(ValueError, match='of 4 coordinates'):
+    record(process, aggregator, path, metrics=metrics)
+  process = conftest.build(aggregator, metrics_aggregator=metrics)
+  other = conftest.noised_metrics(
+    tff_secagg_ext.ddp_secure_aggregator(4.0, CLIENTS)
+  )
+  recorder = record(process, aggregator, path, metrics=other)
+  with pytest.raises(
+    program.MeasurementError, match=r'measured noised_sum\.\w+ must be'
+  ):
+    recorder.next(recorder.initialize(), data[:CLIENTS])
+  assert show(path)['release_epsilon'] is None
+
+
+def test_an_evaluation_on_private_data_is_charged(
+  aggregator: Any, path: pathlib.Path, data: list[Any]
+) -> None:
+  metrics = conftest.noised_metrics(aggregator)
+  recorder = record(evaluation(metrics), metrics, path)
+  output = recorder.next(recorder.initialize(), data[:CLIENTS])
+  found = output.metrics['client_work']['eval']['current_round_metrics']
+  assert found['noised_sum']['contributors'] == CLIENTS
+  a_round = accounting.Round(
+    (metrics.aggregator.event(metrics.dimension, CLIENTS),),
+    accounting.NoSampling(),
+  )
+  expected = accounting.release_epsilon([a_round], DELTA).value
+  shown = show(path)
+  assert shown['release_epsilon'] == pytest.approx(expected)
+  assert shown['settings']['dimension'] is None
+  assert shown['settings']['unaccounted'] == []
+
+
 def test_no_noise_is_named(path: pathlib.Path) -> None:
   silent = tff_secagg_ext.ddp_secure_aggregator(0.0, CLIENTS)
   recorder = record(conftest.build(silent), silent, path)
@@ -216,6 +327,7 @@ def test_a_recorded_next_cannot_be_composed(
   [
     ({'process': 1}, '`process` must be a LearningProcess. Found 1'),
     ({'aggregator': 1}, '`aggregator` must be a DdpSecureAggregationFactory'),
+    ({'metrics': 1}, '`metrics` must be a DpSumThenFinalize or NoneType'),
     ({'sampling': 0.1}, '`sampling` must be a NoSampling or Poisson'),
   ],
 )

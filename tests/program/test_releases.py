@@ -71,7 +71,7 @@ def test_a_sum_that_hides_among_the_servers_metrics_is_named(
     )
 
   found = releases.of_process(with_next(process, leaking))
-  assert found.unaccounted == ('a plain sum of <int64>',)
+  assert found.unaccounted == ('finalizer.update_non_finite is exact',)
 
 
 def test_a_process_of_another_aggregator_is_unaccounted() -> None:
@@ -79,7 +79,22 @@ def test_a_process_of_another_aggregator_is_unaccounted() -> None:
     conftest.build(tff.aggregators.UnweightedMeanFactory())
   )
   assert found.dimension is None
-  assert any('plain sum' in reason for reason in found.unaccounted)
+  assert found.unaccounted == ('state.global_model_weights is exact',)
+
+
+def test_a_process_that_sums_nothing_is_unaccounted(process: Any) -> None:
+  state_type, data_type = process.next.type_signature.parameter
+
+  @tff.federated_computation(state_type, data_type)
+  def idle(state: Any, data: Any) -> Any:
+    del data
+    return tff.learning.templates.LearningProcessOutput(
+      state, tff.federated_value(collections.OrderedDict(a=1), tff.SERVER)
+    )
+
+  found = releases.of_process(with_next(process, idle))
+  assert found.dimension is None
+  assert found.unaccounted == ('the aggregator sums nothing of the clients',)
 
 
 def test_what_cannot_be_compiled_is_unaccounted(process: Any) -> None:
@@ -100,5 +115,26 @@ def test_what_cannot_be_compiled_is_unaccounted(process: Any) -> None:
 def test_measurements_are_found_wherever_they_are() -> None:
   ours = dict.fromkeys(releases.MEASUREMENT_KEYS, 1)
   assert releases.find_measurements({'a': {'b': ours}, 'c': 2}) == ours
-  assert releases.find_measurements({'a': {'scale': 1}}) is None
-  assert releases.find_measurements(()) is None
+  assert releases.find_measurements({'a': {'scale': 1}}) == {}
+  assert releases.find_measurements(()) == {}
+  both = {'a': ours, 'b': {'noised_sum': {**ours, 'scale': 2}, 'loss': 3}}
+  noised = {f'noised_sum.{name}': value for name, value in ours.items()}
+  assert releases.find_measurements(both) == {
+    **ours,
+    **noised,
+    'noised_sum.scale': 2,
+  }
+
+
+def test_a_noised_sum_of_metrics_is_a_second_vector(aggregator: Any) -> None:
+  metrics = conftest.noised_metrics(aggregator)
+  process = conftest.build(aggregator, metrics_aggregator=metrics)
+  dimension = aggregator.padded_dimension(5)
+  found = releases.of_process(process, metrics=True)
+  assert found == releases.Releases(dimension, (), metrics.dimension)
+  found = releases.of_process(process)
+  assert found.dimension == dimension
+  assert (
+    'client_work.train.loss comes of a secure modular sum that no given'
+    ' aggregator noises'
+  ) in found.unaccounted

@@ -93,6 +93,25 @@ def test_survivors_and_colluders_are_charged(
   assert shown['server_epsilon'] > shown['release_epsilon']
 
 
+def test_noised_metrics_are_summed_in_the_same_session(
+  aggregator: Any, path: pathlib.Path, data: list[Any]
+) -> None:
+  metrics = conftest.noised_metrics(
+    tff_secagg_ext.ddp_secure_aggregator(2.0, CLIENTS, bits=18)
+  )
+  process = conftest.build(aggregator, metrics_aggregator=metrics)
+  with installed():
+    recorder = record(process, aggregator, path, metrics=metrics)
+    output = recorder.next(recorder.initialize(), data[:CLIENTS])
+  assert output.metrics['client_work']['train']['num_batches'] < 100
+  (attempt,) = attempts(path)
+  model, noised = charged(attempt).events
+  for event in (model, noised):
+    assert (event.client_shares, event.colluders) == (8, 2)
+  assert (model.dimension, noised.dimension) == (8, metrics.dimension)
+  assert attempt['protocol']['survivors'] == 8
+
+
 def test_the_ledger_has_the_session(
   process: Any, aggregator: Any, path: pathlib.Path, data: list[Any]
 ) -> None:

@@ -148,3 +148,56 @@ def test_contradictions_are_refused(
 def test_more_contributors_than_clients_are_refused() -> None:
   with pytest.raises(MeasurementError, match='At most 20 clients'):
     terms(PUBLIC, NONE).happened(20, NONE, measured(PUBLIC, 25))
+
+
+def two(**changes: Any) -> Terms:
+  metrics = tff_secagg_ext.ddp_secure_aggregator(
+    4.0, 25, min_contributors=20, **changes
+  )
+  releases = Releases(DIMENSION, (), 8)
+  return terms(PUBLIC, FIXED, releases=releases, metrics=metrics)
+
+
+def measured_twice(agreed: Terms, *counts: int) -> dict[str, Any]:
+  assert agreed.metrics is not None
+  event = agreed.metrics.event(8, counts[1])
+  noised = measured(
+    agreed.metrics,
+    counts[1],
+    dimension=8,
+    scale=agreed.metrics.constants(8).scale,
+    effective_noise_multiplier=event.share_stddev
+    * counts[1] ** 0.5
+    / event.l2_sensitivity,
+  )
+  prefixed = {f'noised_sum.{name}': value for name, value in noised.items()}
+  return {**measured(PUBLIC, counts[0]), **prefixed}
+
+
+def test_model_and_metrics_are_two_events_of_one_round() -> None:
+  agreed = two()
+  assert agreed.metrics is not None
+  events = (PUBLIC.event(DIMENSION, 21), agreed.metrics.event(8, 21))
+  happened = agreed.happened(25, FIXED, measured_twice(agreed, 21, 21))
+  assert happened == accounting.Round(events, FIXED)
+  planned = agreed.planned(25, FIXED).events
+  assert planned == (
+    PUBLIC.event(DIMENSION, 25),
+    agreed.metrics.event(8, 25),
+  )
+
+
+def test_model_and_metrics_come_of_the_same_clients() -> None:
+  agreed = two()
+  with pytest.raises(MeasurementError, match='must have the same contributors'):
+    agreed.happened(25, FIXED, measured_twice(agreed, 21, 20))
+
+
+def test_metrics_that_say_nothing_are_refused() -> None:
+  with pytest.raises(MeasurementError, match='dimension must be 8'):
+    two().happened(25, FIXED, measured(PUBLIC, 25))
+
+
+def test_model_and_metrics_have_the_same_cohorts() -> None:
+  with pytest.raises(ValueError, match='max_contributors of the noised metric'):
+    two(max_contributors=30)

@@ -24,6 +24,7 @@ from tff_secagg_ext.accounting.events import (
   NoisedSumEvent,
   Round,
   UnaccountedEvent,
+  Waiver,
 )
 from tff_secagg_ext.accounting.sampling import (
   FixedSizeSampling,
@@ -45,6 +46,7 @@ __all__ = [
   'Round',
   'Sampling',
   'UnaccountedEvent',
+  'Waiver',
   'epsilon',
   'from_json',
   'odds_of_being_needed',

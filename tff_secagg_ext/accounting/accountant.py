@@ -177,7 +177,11 @@ def _worst(costed: Sequence[tuple[costs.Cost, int]], limit: int) -> costs.Cost:
   worst = (chosen * taken).sum(axis=0)
   # Which rounds these are may depend on the outcomes: all noise counts.
   return costs.Cost(
-    float(worst[0]), float(worst[1]), worst[2:], everything.near
+    float(worst[0]),
+    float(worst[1]),
+    worst[2:],
+    everything.near,
+    waivers=everything.waivers,
   )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import dataclasses
 import math
 
-from tff_secagg_ext.accounting import costs, gaussian, pld, renyi
+from tff_secagg_ext.accounting import costs, events, gaussian, pld, renyi
 
 # Gaussian domination, composed exactly, no sampling claimed.
 GAUSSIAN = 'gaussian'
@@ -35,6 +35,8 @@ class Epsilon:
   Attributes:
     value: In nats, from 0 to infinity.
     reasons: Why it is infinite, each named once; empty if it is finite.
+    waivers: What was released and is left out of it, each named once. Where
+      there are any, the epsilon is true only if they are right.
     accountant: Which accountant gave it: 'gaussian', 'pld' or 'renyi'
       (docs/accounting.md, section 5); empty if it is infinite or not known.
       Equality does not ask for it.
@@ -42,6 +44,7 @@ class Epsilon:
 
   value: float
   reasons: tuple[str, ...] = ()
+  waivers: tuple[events.Waiver, ...] = ()
   accountant: str = dataclasses.field(default='', compare=False)
 
 
@@ -57,22 +60,21 @@ def best(
       `squared_ratio`, if sampling is to amplify; None for no sampling.
   """
   if total.reasons:
-    return Epsilon(math.inf, total.reasons)
+    return Epsilon(math.inf, total.reasons, total.waivers)
   dominated = _near if total.near.coordinates else _dominated
   found = list(dominated(total, delta, composition))
   if not found or total.slack > _NO_SLACK or total.near.coordinates:
     found.append(_renyi(total, delta))
   least = min(found, key=lambda epsilon: epsilon.value)
   if math.isinf(least.value):
-    return Epsilon(
-      math.inf, (f'noise too small for any accountant at delta {delta:g}',)
-    )
-  return least
+    reason = f'noise too small for any accountant at delta {delta:g}'
+    return Epsilon(math.inf, (reason,), total.waivers)
+  return dataclasses.replace(least, waivers=total.waivers)
 
 
 def _renyi(total: costs.Cost, delta: float) -> Epsilon:
   value = renyi.epsilon_from_renyi(total.divergences, delta)
-  return Epsilon(value, (), RENYI)
+  return Epsilon(value, accountant=RENYI)
 
 
 def _near(
@@ -101,7 +103,7 @@ def _dominated(
   if composition is not None:
     value = composition.epsilon(left)
     if math.isfinite(value):
-      yield Epsilon(value + total.slack, (), PLD)
+      yield Epsilon(value + total.slack, accountant=PLD)
       return
   value = gaussian.epsilon(math.sqrt(total.squared_ratio), left)
-  yield Epsilon(value + total.slack, (), GAUSSIAN)
+  yield Epsilon(value + total.slack, accountant=GAUSSIAN)

@@ -47,6 +47,7 @@ class Cost:
     near: How near the noise is to that for which `squared_ratio` and `slack`
       hold.
     reasons: Why the cost is infinite; empty if it is finite.
+    waivers: What was released and is not in the cost.
   """
 
   squared_ratio: float = 0.0
@@ -56,6 +57,7 @@ class Cost:
   )
   near: nearness.Nearness = dataclasses.field(default_factory=nearness.Nearness)
   reasons: tuple[str, ...] = ()
+  waivers: tuple[events_lib.Waiver, ...] = ()
 
   def __add__(self, other: Cost) -> Cost:
     return Cost(
@@ -64,6 +66,7 @@ class Cost:
       divergences=self.divergences + other.divergences,
       near=self.near + other.near,
       reasons=tuple(dict.fromkeys(self.reasons + other.reasons)),
+      waivers=tuple(dict.fromkeys(self.waivers + other.waivers)),
     )
 
   def times(self, count: int) -> Cost:
@@ -74,6 +77,7 @@ class Cost:
       divergences=count * self.divergences,
       near=self.near.times(count),
       reasons=self.reasons,
+      waivers=self.waivers,
     )
 
   def amplified(self, probability: float) -> Cost:
@@ -201,9 +205,15 @@ def _unaccounted(
   return Cost(reasons=event.reasons)
 
 
+def _waiver(event: events_lib.Waiver, view: str, adjacency: str) -> Cost:
+  del view, adjacency  # Told to everybody.
+  return Cost(waivers=(event,))
+
+
 _EVENTS: Mapping[type[Any], Callable[[Any, str, str], Cost]] = {
   events_lib.NoisedSumEvent: _noised_sum,
   events_lib.UnaccountedEvent: _unaccounted,
+  events_lib.Waiver: _waiver,
 }
 
 

@@ -129,8 +129,40 @@ class UnaccountedEvent:
     object.__setattr__(self, 'reasons', reasons)
 
 
-Event: TypeAlias = NoisedSumEvent | UnaccountedEvent
-EVENT_TYPES = (NoisedSumEvent, UnaccountedEvent)
+@dataclasses.dataclass(frozen=True, order=True)
+class Waiver:
+  """Something left the round without noise, and somebody answers for it.
+
+  It costs nothing, and is not private: every epsilon of an account that holds
+  one lists it, and is true only where it is right to leave that release out.
+
+  Attributes:
+    name: What was released, as it would be a reason of an `UnaccountedEvent`.
+    by: Who answers for it.
+    why: Why it may be left out.
+  """
+
+  name: str
+  by: str
+  why: str
+
+  def __post_init__(self) -> None:
+    for field in ('name', 'by', 'why'):
+      value: object = getattr(self, field)
+      if not isinstance(value, str):
+        raise TypeError(
+          f'`{field}` must be a string. Found {value!r}. Say what is waived, by'
+          ' whom and why.'
+        )
+      if not value.strip():
+        raise ValueError(
+          f'`{field}` must not be empty. Found {value!r}. Say what is waived,'
+          ' by whom and why.'
+        )
+
+
+Event: TypeAlias = NoisedSumEvent | UnaccountedEvent | Waiver
+EVENT_TYPES = (NoisedSumEvent, UnaccountedEvent, Waiver)
 SAMPLING_TYPES = (
   sampling_lib.NoSampling,
   sampling_lib.PoissonSampling,
@@ -167,8 +199,8 @@ class Round:
     for event in events:
       if not isinstance(event, EVENT_TYPES):
         raise TypeError(
-          '`events` must hold NoisedSumEvent or UnaccountedEvent. Found '
-          f'{event!r}. Record what cannot be described as an '
+          '`events` must hold NoisedSumEvent, UnaccountedEvent or Waiver. '
+          f'Found {event!r}. Record what cannot be described as an '
           'UnaccountedEvent.'
         )
     if not isinstance(self.sampling, SAMPLING_TYPES):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Events, samplings and rounds as strict, versioned JSON.
 
-Each object is written as `{"kind": ..., "version": 1, fields...}`, in one
+Each object is written as `{"kind": ..., "version": ..., fields...}`, in one
 canonical form (sorted keys, no blanks), so that equal values have equal bytes.
+The version is that of the format in which the kind first was as it is.
 Reading is strict: an unknown kind, version or field, a missing or a repeated
 field, and any value that the class refuses, raise. Floats are kept exactly.
 """
@@ -21,10 +22,12 @@ Recordable: TypeAlias = (
   events_lib.Event | sampling_lib.Sampling | events_lib.Round
 )
 
-_VERSION = 1
+_VERSIONS = {'waiver': 2}
+_FIRST_VERSION = 1
 _KINDS: Mapping[str, type[Any]] = {
   'noised_sum': events_lib.NoisedSumEvent,
   'unaccounted': events_lib.UnaccountedEvent,
+  'waiver': events_lib.Waiver,
   'no_sampling': sampling_lib.NoSampling,
   'poisson_sampling': sampling_lib.PoissonSampling,
   'fixed_size_sampling': sampling_lib.FixedSizeSampling,
@@ -85,7 +88,7 @@ def _to_object(value: Any) -> Any:
       f'`value` must be one of {listed}. Found {value!r}. Nothing else can '
       'be recorded.'
     )
-  record = {'kind': kind, 'version': _VERSION}
+  record = {'kind': kind, 'version': _VERSIONS.get(kind, _FIRST_VERSION)}
   for field in dataclasses.fields(value):
     content = getattr(value, field.name)
     if isinstance(content, tuple):
@@ -121,9 +124,10 @@ def _class_of(record: Mapping[str, Any]) -> type[Any]:
       f'`kind` must be one of {sorted(_KINDS)}. Found {kind!r}. Another '
       'version may have written it.'
     )
-  if type(version) is not int or version != _VERSION:
+  expected = _VERSIONS.get(kind, _FIRST_VERSION)
+  if type(version) is not int or version != expected:
     raise ValueError(
-      f'`version` must be {_VERSION}. Found {version!r}. Read it with the '
+      f'`version` must be {expected}. Found {version!r}. Read it with the '
       'release that wrote it, or a later one.'
     )
   return _KINDS[kind]

@@ -32,6 +32,8 @@ class Report:
       f'ε release {entry.release.value:.3g}',
       f'ε server {entry.server.value:.3g}',
     ]
+    if entry.waivers:
+      figures.append(f'{len(entry.waivers)} releases waived')
     if entry.protocol is not None:
       figures.insert(0, session(entry.protocol))
     self._show(entry.attempt.round, '  '.join(figures))

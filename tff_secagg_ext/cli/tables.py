@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
 import math
 from typing import Any
 
@@ -38,8 +39,8 @@ def print_outcomes(
       f'{outcome.noise_multiplier:g}',
       str(outcome.rounds),
       *(f'{outcome.utility[name]:.3f}' for name in names),
-      _epsilon(_finite(outcome.release)),
-      _epsilon(_finite(outcome.server)),
+      _epsilon(_finite(outcome.release), outcome.release.waivers),
+      _epsilon(_finite(outcome.server), outcome.server.waivers),
     )
   console.print(table)
   reasons = {
@@ -47,6 +48,9 @@ def print_outcomes(
     for outcome in outcomes
   }
   _print_reasons(console, reasons)
+  for outcome in outcomes:
+    both = dict.fromkeys((*outcome.release.waivers, *outcome.server.waivers))
+    _print_waivers(console, outcome.run, map(dataclasses.asdict, both))
   console.print(_FOOTNOTE)
   for outcome in outcomes:
     console.print(
@@ -73,11 +77,13 @@ def print_runs(
       run['run'],
       run['created_at'][:19],
       str(len(run['rounds'])),
-      _epsilon(run['release_epsilon']),
-      _epsilon(run['server_epsilon']),
+      _epsilon(run['release_epsilon'], run['waivers']),
+      _epsilon(run['server_epsilon'], run['waivers']),
       f'{run["delta"]:g}',
     )
   console.print(table)
+  for run in runs:
+    _print_waivers(console, run['run'], run['waivers'])
   console.print(_FOOTNOTE)
 
 
@@ -95,8 +101,8 @@ def print_run(run: Mapping[str, Any], console: Console | None = None) -> None:
       str(item['round']),
       item['status'],
       *(_session(item) if server_view else _measured(item)),
-      _epsilon(item['release_epsilon']),
-      _epsilon(item['server_epsilon']),
+      _epsilon(item['release_epsilon'], item['waivers']),
+      _epsilon(item['server_epsilon'], item['waivers']),
     )
   console.print(table)
   console.print(
@@ -106,6 +112,7 @@ def print_run(run: Mapping[str, Any], console: Console | None = None) -> None:
   )
   reasons = {*run['release_reasons'], *run['server_reasons']}
   _print_reasons(console, {run['run']: reasons})
+  _print_waivers(console, run['run'], run['waivers'])
   console.print(_FOOTNOTE)
 
 
@@ -117,12 +124,25 @@ def _print_reasons(
       console.print(f'{run}: ε is infinite: {reason}', highlight=False)
 
 
+def _print_waivers(
+  console: Console, run: str, waivers: Iterable[Mapping[str, str]]
+) -> None:
+  for waiver in waivers:
+    console.print(
+      f'{run}: † ε leaves out what is waived: {waiver["name"]}, by'
+      f' {waiver["by"]}: {waiver["why"]}',
+      highlight=False,
+      markup=False,
+    )
+
+
 def _finite(epsilon: accounting.Epsilon) -> float | None:
   return epsilon.value if math.isfinite(epsilon.value) else None
 
 
-def _epsilon(value: float | None) -> str:
-  return '∞' if value is None else f'{value:.4g}'
+def _epsilon(value: float | None, waivers: Sequence[object]) -> str:
+  mark = '†' if waivers else ''
+  return ('∞' if value is None else f'{value:.4g}') + mark
 
 
 def _sampling(sampling: accounting.Sampling) -> str:

@@ -17,7 +17,7 @@ import numbers
 import types
 from typing import Any
 
-from tff_secagg_ext.accounting import Epsilon, Round
+from tff_secagg_ext.accounting import Epsilon, Round, Waiver
 
 Scalar = bool | int | float | str | None
 # JSON values by name: how the vectors of an attempt were summed.
@@ -65,6 +65,12 @@ class Entry:
   server: Epsilon
   recorded_at: str
   protocol: Protocol | None = None
+
+  @property
+  def waivers(self) -> tuple[Waiver, ...]:
+    """What both epsilons leave out."""
+    both = (*self.release.waivers, *self.server.waivers)
+    return tuple(dict.fromkeys(both))
 
 
 def now() -> str:

@@ -3,23 +3,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
 
 import sqlalchemy as sa
 
-from tff_secagg_ext.accounting import Epsilon, Round, from_json, to_json
+from tff_secagg_ext.accounting import (
+  Epsilon,
+  Round,
+  Waiver,
+  from_json,
+  to_json,
+)
 from tff_secagg_ext.ledger import database, records, schema
 from tff_secagg_ext.ledger.records import Attempt, Entry
 
 
 def to_row(entry: Entry, run_id: int) -> dict[str, Any]:
   """Returns the columns of `entry`."""
-  reasons = {
+  reasons: dict[str, list[Any]] = {
     'release': list(entry.release.reasons),
     'server': list(entry.server.reasons),
   }
+  waivers = [dataclasses.asdict(waiver) for waiver in entry.waivers]
+  if waivers:
+    reasons['waivers'] = waivers
   return {
     'run_id': run_id,
     'sequence': entry.sequence,
@@ -53,6 +63,7 @@ def read_entries(engine: sa.Engine, run_id: int) -> list[Entry]:
 
 def _from_row(row: sa.RowMapping) -> Entry:
   reasons = json.loads(row['reasons'])
+  waivers = tuple(Waiver(**fields) for fields in reasons.get('waivers', ()))
   charge = from_json(row['charge'])
   if not isinstance(charge, Round):
     raise TypeError(f'A charge must be a Round. Found {charge!r}.')
@@ -64,12 +75,14 @@ def _from_row(row: sa.RowMapping) -> Entry:
     charge=charge,
     measurements=records.measured(json.loads(row['measurements'])),
     note=row['note'],
-    release=_epsilon(row['release_epsilon'], reasons['release']),
-    server=_epsilon(row['server_epsilon'], reasons['server']),
+    release=_epsilon(row['release_epsilon'], reasons['release'], waivers),
+    server=_epsilon(row['server_epsilon'], reasons['server'], waivers),
     recorded_at=row['recorded_at'],
     protocol=json.loads(row['protocol'] or 'null'),
   )
 
 
-def _epsilon(value: float | None, reasons: list[str]) -> Epsilon:
-  return Epsilon(math.inf if value is None else value, tuple(reasons))
+def _epsilon(
+  value: float | None, reasons: list[str], waivers: tuple[Waiver, ...]
+) -> Epsilon:
+  return Epsilon(math.inf if value is None else value, tuple(reasons), waivers)

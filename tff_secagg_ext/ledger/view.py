@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import itertools
 import json
 from typing import Any
@@ -27,11 +28,12 @@ def describe(
 
   Keys: `run`, `delta`, `created_at`, `settings`, `sessions` (each with
   `opened_at`, `writer`, `versions`), `release_epsilon` and `server_epsilon`
-  of all attempts together with `release_reasons` and `server_reasons`, and
+  of all attempts together with `release_reasons`, `server_reasons` and
+  `waivers` (what both leave out, each with `name`, `by` and `why`), and
   `rounds`: one item a round, in order, with `round`, `status` (`committed`,
   `lost`, or `reserved` while it runs or after it was killed), `measurements`,
-  both epsilons and reasons so far, and `attempts`: all of them, lost ones
-  included, each with `attempt`, `status`, `charge`, `note`, `reserved_at`,
+  both epsilons, reasons and waivers so far, and `attempts`: all of them, lost
+  ones included, each with `attempt`, `status`, `charge`, `note`, `reserved_at`,
   `settled_at`, and `protocol`: how its vectors were summed, `None` if nothing
   is known of it.
 
@@ -99,6 +101,7 @@ def _epsilons(entries: Sequence[Entry]) -> dict[str, Any]:
       'server_epsilon': 0.0,
       'release_reasons': [],
       'server_reasons': [],
+      'waivers': [],
     }
   newest = max(entries, key=lambda e: e.sequence)
   return {
@@ -106,6 +109,7 @@ def _epsilons(entries: Sequence[Entry]) -> dict[str, Any]:
     'server_epsilon': records.finite(newest.server),
     'release_reasons': list(newest.release.reasons),
     'server_reasons': list(newest.server.reasons),
+    'waivers': [dataclasses.asdict(waiver) for waiver in newest.waivers],
   }
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs rounds, and ties process, accountant and ledger together."""
 
+from tff_secagg_ext.accounting import Waiver
 from tff_secagg_ext.program.checkpoints import CheckpointError
 from tff_secagg_ext.program.cohorts import Cohort, FixedCohorts, PoissonCohorts
 from tff_secagg_ext.program.loop import (
@@ -9,8 +10,8 @@ from tff_secagg_ext.program.loop import (
   TrainingResult,
   train,
 )
+from tff_secagg_ext.program.noised_sums import MeasurementError
 from tff_secagg_ext.program.recorder import PrivacyRecorder, RunDescription
-from tff_secagg_ext.program.terms import MeasurementError
 
 __all__ = [
   'CheckpointError',
@@ -23,5 +24,6 @@ __all__ = [
   'RunDescription',
   'TrainingPlan',
   'TrainingResult',
+  'Waiver',
   'train',
 ]

@@ -14,7 +14,8 @@ from tff_secagg_ext import accounting, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program import terms as terms_lib
-from tff_secagg_ext.program.terms import MeasurementError, Terms
+from tff_secagg_ext.program.noised_sums import MeasurementError
+from tff_secagg_ext.program.terms import Terms
 
 _logger = logging.getLogger('tff_secagg_ext')
 
@@ -122,7 +123,7 @@ class Account:
       MeasurementError: If they contradict the aggregator or the run.
     """
     session = self._terms.check_session(sessions)
-    measured = releases_lib.find_measurements(metrics) or {}
+    measured = releases_lib.find_measurements(metrics)
     charge = self._terms.happened(
       reservation.clients, reservation.claim, measured, session
     )

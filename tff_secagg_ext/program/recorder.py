@@ -14,8 +14,10 @@ from typing import Any
 from tff_secagg_ext import _validate, accounting, aggregators, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext._compat import tff
+from tff_secagg_ext.metrics import DpSumThenFinalize
 from tff_secagg_ext.program import references, terms
 from tff_secagg_ext.program import releases as releases_lib
+from tff_secagg_ext.program import waivers as waivers_lib
 from tff_secagg_ext.program.account import Account, Reservation
 
 
@@ -69,9 +71,9 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     `next` returns references, each reference waits for that.
   * A round that raises, or is interrupted, is charged and recorded as lost. If
     its cost cannot be recorded, nothing of it is returned.
-  * Whatever leaves the clients besides the noised sum makes epsilon infinite,
+  * Whatever leaves the clients besides the noised sums makes epsilon infinite,
     and is named: it is found in the compiled computation, not in what the
-    user says.
+    user says. What is waived does not, and is told with every epsilon.
   * No more is claimed of a cohort than its size supports; `terms.Terms` lists
     the cases.
   * In a secure context (see `tff_secagg_ext.set_secure_context`) the noise of
@@ -87,8 +89,10 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
   def __init__(
     self,
     process: tff.learning.templates.LearningProcess,
-    aggregator: aggregators.DdpSecureAggregationFactory,
+    aggregator: aggregators.DdpSecureAggregationFactory | DpSumThenFinalize,
     *,
+    metrics: DpSumThenFinalize | None = None,
+    allow_unaccounted: Sequence[accounting.Waiver] = (),
     ledger: ledger_lib.Ledger | str | os.PathLike[str],
     run: RunDescription | str,
     sampling: accounting.Sampling,
@@ -98,7 +102,9 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
 
     Args:
       process: Any learning process.
-      aggregator: The factory that `process` was built with.
+      aggregator: The factory that `process` was built with; for an evaluation,
+        which has no model updates, its noised metrics.
+      metrics: The noised metrics that `process` was built with, if it was.
       ledger: An open ledger, or where it is: a path or an SQLAlchemy URL.
       run: The name of the run, or a description of it.
       sampling: What is claimed of how cohorts are chosen. `NoSampling()` is
@@ -106,20 +112,26 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
         'poisson'.
       delta: At which delta epsilon is told, in (0, 1). A hundredth of it pays
         for Poisson cohorts out of their bounds.
+      allow_unaccounted: Releases without noise that somebody answers for, by
+        the names under which the ledger would have them as reasons for an
+        infinite epsilon. They are recorded, and told with every epsilon: it is
+        true only if they are right.
 
     Raises:
       TypeError: If an argument is of the wrong kind.
-      ValueError: If `sampling` and `aggregator` contradict each other.
+      ValueError: If `sampling` and `aggregator`, or `process` and `metrics`,
+        contradict each other, or if a waiver is for nothing.
       ledger.LedgerError: If the ledger or the run cannot be opened; see
         `Ledger.open` and `Ledger.open_run`.
     """
-    _check_kinds(process, aggregator, sampling)
+    if isinstance(aggregator, DpSumThenFinalize):
+      aggregator, metrics = aggregator.aggregator, aggregator
+    _check_kinds(process, aggregator, sampling, metrics)
     delta = _validate.check_float(
       delta, 'delta', minimum=0.0, maximum=1.0, exclusive=True
     )
-    if isinstance(run, str):
-      run = RunDescription(run)
-    releases = releases_lib.of_process(process)
+    run = RunDescription(run) if isinstance(run, str) else run
+    releases, waivers = _released(process, metrics, allow_unaccounted)
     poisson = isinstance(sampling, accounting.PoissonSampling)
     failures = terms.COHORTS_SHARE_OF_DELTA * delta if poisson else 0.0
     agreed = terms.Terms(
@@ -129,13 +141,15 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       run.population,
       failures,
       execution.installed_options(),
+      None if metrics is None else metrics.aggregator,
+      waivers,
     )
     if not isinstance(ledger, ledger_lib.Ledger):
       ledger = ledger_lib.Ledger.open(ledger)
     self._account = Account(
       ledger.open_run(
         run.name,
-        _settings(agreed, run),
+        _settings(agreed, run, metrics),
         delta=delta,
         failure_probability=failures,
       ),
@@ -233,8 +247,35 @@ class _RecordedNext(tff.Computation):
     return len(data) if isinstance(data, (list, tuple)) else None
 
 
-def _settings(agreed: terms.Terms, run: RunDescription) -> dict[str, Any]:
+def _released(
+  process: tff.learning.templates.LearningProcess,
+  metrics: DpSumThenFinalize | None,
+  waivers: Sequence[accounting.Waiver],
+) -> tuple[releases_lib.Releases, tuple[accounting.Waiver, ...]]:
+  """Returns what leaves the clients, and what of it is waived.
+
+  Raises:
+    ValueError: If `metrics` is no part of it, or what is waived is not.
+  """
+  found = releases_lib.of_process(process, metrics=metrics is not None)
+  if metrics is not None and found.metrics_dimension != metrics.dimension:
+    raise ValueError(
+      '`metrics` must be what the process was built with: a noised sum of'
+      f' {metrics.dimension} coordinates. Found {found.metrics_dimension}. Give'
+      ' the process and the recorder the same metrics aggregator.'
+    )
+  return waivers_lib.waive(found, waivers)
+
+
+def _settings(
+  agreed: terms.Terms, run: RunDescription, metrics: DpSumThenFinalize | None
+) -> dict[str, Any]:
+  # What few runs have is absent in the others, so that these can be reopened.
+  noised = None if metrics is None else metrics.settings
+  waived = [dataclasses.asdict(waiver) for waiver in agreed.waivers]
   return {
+    **({'metrics': noised} if noised else {}),
+    **({'waived': waived} if waived else {}),
     'aggregator': agreed.aggregator.settings,
     'dimension': agreed.releases.dimension,
     'unaccounted': list(agreed.releases.unaccounted),
@@ -246,10 +287,13 @@ def _settings(agreed: terms.Terms, run: RunDescription) -> dict[str, Any]:
   }
 
 
-def _check_kinds(process: object, aggregator: object, sampling: object) -> None:
+def _check_kinds(
+  process: object, aggregator: object, sampling: object, metrics: object
+) -> None:
   for value, name, kinds in (
     (process, 'process', (tff.learning.templates.LearningProcess,)),
     (aggregator, 'aggregator', (aggregators.DdpSecureAggregationFactory,)),
+    (metrics, 'metrics', (DpSumThenFinalize, type(None))),
     (
       sampling,
       'sampling',

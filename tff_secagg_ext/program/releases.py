@@ -1,27 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """What leaves the clients of a learning process, read off its computations.
 
-The process is compiled to its MapReduce form. If one secure modular sum of
-one vector is all that leaves the clients, then everything else, metrics and
-states included, is post-processing of it. Whatever else leaves them is named.
+The process is compiled to its MapReduce form: everything that leaves the
+clients in a round is one of its sums, and all else, metrics and states
+included, is post-processing of them. A sum is a noised one if it is a secure
+modular sum of one vector with which an aggregator of ours says `aborted`.
+Whatever else leaves the clients is named, by the results that come of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 from tff_secagg_ext._compat import tff
+from tff_secagg_ext.metrics import NOISED_SUM
+from tff_secagg_ext.program import dataflow
 
 # By these a dictionary of measurements is known as that of our aggregator.
 MEASUREMENT_KEYS = frozenset(
   ('scale', 'dimension', 'effective_noise_multiplier', 'aborted')
 )
-# These parts of a learning process see the clients through the sums only.
-_SERVER_ONLY = ('distributor', 'finalizer')
+_MODULAR = 3
+# The kinds of aggregates of a MapReduce form, in its order.
+_KINDS = (
+  'an aggregate in the clear',
+  'a secure sum without noise',
+  'a secure sum without noise',
+  'a secure modular sum that no given aggregator noises',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,107 +37,155 @@ class Releases:
   """What leaves the clients in one round.
 
   Attributes:
-    dimension: Coordinates of the one vector that is summed, the count of
+    dimension: Coordinates of the noised vector of the model, the count of
       contributors not among them; `None` if there is no such vector.
     unaccounted: Everything else, by name.
+    metrics_dimension: Coordinates of the noised vector of metrics; `None` if
+      there is no such vector.
   """
 
   dimension: int | None
   unaccounted: tuple[str, ...]
+  metrics_dimension: int | None = None
 
 
-def of_process(process: tff.learning.templates.LearningProcess) -> Releases:
+@dataclasses.dataclass(frozen=True)
+class _Sum:
+  """A tensor that is aggregated over the clients.
+
+  Attributes:
+    number: Which of all.
+    kind: Which of the four kinds of the MapReduce form.
+    type: Of the aggregate.
+    results: What comes of it: paths from the output.
+  """
+
+  number: int
+  kind: int
+  type: tff.TensorType
+  results: Sequence[tuple[str, ...]]
+
+  @property
+  def length(self) -> int | None:
+    """Coordinates, if it can be a noised vector with a count."""
+    shape = self.type.shape
+    if self.kind != _MODULAR or shape is None or len(shape) != 1:
+      return None
+    return None if (shape[0] or 0) < 2 else int(shape[0]) - 1
+
+  @property
+  def reasons(self) -> Iterator[str]:
+    """What is not accounted if it is not."""
+    kind, modular = _KINDS[self.kind], self.kind == _MODULAR
+    if not self.results:
+      yield f'{kind}: {self.type.compact_representation()}'
+    for path in self.results:
+      # Parts of the state are named as wholes, metrics one by one.
+      named = path[:2] if path[0] == 'state' else path[1:]
+      yield '.'.join(named) + (f' comes of {kind}' if modular else ' is exact')
+
+
+def of_process(
+  process: tff.learning.templates.LearningProcess, *, metrics: bool = False
+) -> Releases:
   """Returns what leaves the clients in `process.next`.
 
   Fails closed: what cannot be compiled or understood is unaccounted.
+
+  Args:
+    process: A learning process.
+    metrics: Whether a noised sum of metrics is accounted as well.
   """
-  exact = tuple(f'{name} is exact' for name in _metrics_of_clients(process))
   try:
-    form = tff.backends.mapreduce.get_map_reduce_form_for_computation(
-      process.next
-    )
+    results = dict(_results(process.next))
+    sums = _sums(process.next, list(results))
   except Exception as error:  # pylint: disable=broad-except
     reason = f'process.next cannot be checked ({type(error).__name__})'
-    return Releases(None, (*exact, reason))
-  plain, bounded, summed, modular = form.work.type_signature.result
-  unaccounted = []
-  for kind, part in (
-    ('a plain sum', plain),
-    ('a secure sum without noise', bounded),
-    ('a secure sum without noise', summed),
-  ):
-    if len(part):
-      unaccounted.append(f'{kind} of {part.compact_representation()}')
-  if unaccounted and exact:
-    unaccounted = list(exact)
-  dimension = _length(modular)
-  if dimension is None:
-    found = modular.compact_representation()
-    unaccounted.append(f'secure modular sums other than one vector: {found}')
-  elif not any(True for _ in _measurement_dicts(_metrics_type(process), ())):
-    unaccounted.append('the aggregator does not report its measurements')
-  return Releases(dimension, tuple(unaccounted))
+    return Releases(None, (reason,))
+  model: _Sum | None = None
+  of_metrics: _Sum | None = None
+  for path in _measurement_dicts(results):
+    reported = _reported(sums, path)
+    if path[-1] != NOISED_SUM:
+      model = model or reported
+    elif metrics:
+      of_metrics = of_metrics or reported
+  unaccounted = [
+    reason
+    for each in sums
+    if each not in (model, of_metrics)
+    for reason in each.reasons
+  ]
+  if not sums:
+    unaccounted = ['the aggregator sums nothing of the clients']
+  return Releases(
+    None if model is None else model.length,
+    tuple(dict.fromkeys(unaccounted)),
+    None if of_metrics is None else of_metrics.length,
+  )
 
 
-def find_measurements(metrics: Any) -> Mapping[str, Any] | None:
-  """Returns the aggregator's measurements, wherever in `metrics` they are."""
+def find_measurements(metrics: Any) -> dict[str, Any]:
+  """Returns the aggregators' measurements, wherever in `metrics` they are.
+
+  By name; those of a noised sum of metrics have `noised_sum.` before theirs.
+  """
   if not isinstance(metrics, Mapping):
-    return None
+    return {}
   if set(metrics) >= MEASUREMENT_KEYS:
-    return metrics
-  found = (find_measurements(value) for value in metrics.values())
-  return next((each for each in found if each is not None), None)
+    return dict(metrics)
+  found: dict[str, Any] = {}
+  for name, value in metrics.items():
+    prefix = f'{NOISED_SUM}.' if name == NOISED_SUM else ''
+    for key, each in find_measurements(value).items():
+      found.setdefault(prefix + key, each)
+  return found
 
 
-def _length(modular: tff.Type) -> int | None:
-  """Returns the coordinates of a sum of a single vector and a count."""
-  if len(modular) != 1 or not isinstance(modular[0], tff.TensorType):
-    return None
-  shape = modular[0].shape
-  if shape is None or len(shape) != 1 or shape[0] is None or shape[0] < 2:
-    return None
-  return int(shape[0]) - 1
+def _results(
+  computation: tff.Computation,
+) -> Iterator[tuple[tuple[str, ...], tff.TensorType]]:
+  """Yields the tensors of the state and of the metrics, each with its path."""
+  result = computation.type_signature.result
+  for name, placed in tff.structure.iter_elements(result):
+    yield from dataflow.leaves(placed.member, (name,))
 
 
-def _metrics_type(process: tff.learning.templates.LearningProcess) -> tff.Type:
-  return process.next.type_signature.result.metrics.member
-
-
-def _metrics_of_clients(
-  process: tff.learning.templates.LearningProcess,
-) -> list[str]:
-  """Returns the numeric metrics that may have come from clients, by name."""
-  metrics = _metrics_type(process)
-  ours = [path for path, _ in _measurement_dicts(metrics, ())]
+def _sums(
+  computation: tff.Computation, results: Sequence[tuple[str, ...]]
+) -> list[_Sum]:
+  """Returns all that is aggregated over the clients."""
+  form = tff.backends.mapreduce.get_map_reduce_form_for_computation(computation)
+  used = dataflow.dependents(form.update)
+  state, aggregates = form.update.type_signature.parameter
+  kinds = [
+    (kind, leaf)
+    for kind, aggregate in enumerate(aggregates)
+    for _, leaf in dataflow.leaves(aggregate)
+  ]
+  used = used[len(list(dataflow.leaves(state))) :]
   return [
-    '.'.join(path)
-    for path, leaf in _leaves(metrics, ())
-    if path[:1] not in [(name,) for name in _SERVER_ONLY]
-    and not any(path[: len(prefix)] == prefix for prefix in ours)
-    and np.issubdtype(leaf.dtype, np.number)
+    _Sum(number, kind, leaf, tuple(results[i] for i in sorted(positions)))
+    for number, ((kind, leaf), positions) in enumerate(
+      zip(kinds, used, strict=True)
+    )
   ]
 
 
 def _measurement_dicts(
-  metrics: tff.Type, path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], tff.Type]]:
-  if not isinstance(metrics, tff.StructType):
-    return
-  elements = list(tff.structure.iter_elements(metrics))
-  if {name for name, _ in elements} >= MEASUREMENT_KEYS:
-    yield path, metrics
-    return
-  for index, (name, element) in enumerate(elements):
-    yield from _measurement_dicts(element, (*path, name or str(index)))
+  results: Iterable[tuple[str, ...]],
+) -> Iterator[tuple[str, ...]]:
+  """Yields the paths of what has the keys of our measurements."""
+  keys: dict[tuple[str, ...], set[str]] = {}
+  for path in results:
+    keys.setdefault(path[:-1], set()).add(path[-1])
+  for parent, found in keys.items():
+    if found >= MEASUREMENT_KEYS:
+      yield parent
 
 
-def _leaves(
-  metrics: tff.Type, path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], tff.TensorType]]:
-  if isinstance(metrics, tff.TensorType):
-    yield path, metrics
-  elif isinstance(metrics, tff.StructType):
-    for index, (name, element) in enumerate(
-      tff.structure.iter_elements(metrics)
-    ):
-      yield from _leaves(element, (*path, name or str(index)))
+def _reported(sums: Iterable[_Sum], path: tuple[str, ...]) -> _Sum | None:
+  """Returns the one vector that the measurements at `path` are about."""
+  found = [each for each in sums if (*path, 'aborted') in each.results]
+  vectors = [each for each in found if each.length is not None]
+  return vectors[0] if len(found) == len(vectors) == 1 else None

@@ -6,21 +6,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
-import math
 from typing import Any
 
 from scipy import stats
 
 from tff_secagg_ext import accounting, aggregators
 from tff_secagg_ext.execution import Report, RoundAborted, SecureOptions
+from tff_secagg_ext.metrics import NOISED_SUM
 from tff_secagg_ext.program import releases as releases_lib
+from tff_secagg_ext.program.noised_sums import MeasurementError, NoisedSum
 
 # The share of delta that pays for Poisson cohorts out of their bounds.
 COHORTS_SHARE_OF_DELTA = 0.01
-# Constants are measured in float32.
-_TOLERANCE = 1e-5
-
-
 SIMULATED_SUMS = (
   'simulated: the vectors of the clients are added in the clear, inside one'
   ' process'
@@ -34,13 +31,6 @@ def sums(options: SecureOptions | None) -> Any:
     options: Of the secure context; `None` where there is none.
   """
   return SIMULATED_SUMS if options is None else options.settings
-
-
-class MeasurementError(Exception):
-  """What a round measured contradicts the aggregator that it is charged by.
-
-  The round must not be released; nobody can say what it would release.
-  """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +51,7 @@ class Terms:
   | clients that may collude with the server | their noise protects nothing |
   | nobody contributed | nothing |
   | something else left the clients | infinite, by name |
+  | something that is waived left the clients | nothing; epsilon names it |
   | measurements contradict the aggregator | `MeasurementError`; infinite |
   | vectors were not summed as the run says | `MeasurementError`; infinite |
 
@@ -74,6 +65,8 @@ class Terms:
     options: Of the secure context that the rounds run in; `None` where TFF
       adds the vectors in the clear. At most the fraction of a cohort that they
       state drops out, and at most the one that they state colludes.
+    metrics: The aggregator of the noised metrics, if there are any.
+    waivers: What else leaves the clients and is not charged; not in `releases`.
   """
 
   aggregator: aggregators.DdpSecureAggregationFactory
@@ -82,8 +75,11 @@ class Terms:
   population: int | None
   allowed_failures: float
   options: SecureOptions | None = None
+  metrics: aggregators.DdpSecureAggregationFactory | None = None
+  waivers: tuple[accounting.Waiver, ...] = ()
 
   def __post_init__(self) -> None:
+    self._check_metrics()
     if not isinstance(self.sampling, accounting.PoissonSampling):
       return
     spec = self.aggregator.spec
@@ -102,6 +98,18 @@ class Terms:
         f' delta affords{self._with_dropouts}. Widen min_contributors and'
         ' max_contributors; see accounting.poisson_cohort_bounds.'
       )
+
+  @functools.cached_property
+  def noised_sums(self) -> tuple[NoisedSum, ...]:
+    """The noised vectors of a round."""
+    found = self.releases
+    sums = []
+    if found.dimension is not None:
+      sums.append(NoisedSum(self.aggregator, found.dimension))
+    if found.metrics_dimension is not None and self.metrics is not None:
+      prefix = f'{NOISED_SUM}.'
+      sums.append(NoisedSum(self.metrics, found.metrics_dimension, prefix))
+    return tuple(sums)
 
   def affords(self, rounds: int) -> bool:
     """Whether delta pays for cohorts out of bounds in so many rounds."""
@@ -146,12 +154,18 @@ class Terms:
     summed = clients if session is None else session.survivors
     if not measured:
       return self._charge(clients, summed, claim, aborted=False)
-    contributors = measured.get('contributors', summed)
-    if contributors is not None:
-      contributors = int(contributors)
-    aborted = bool(measured['aborted'])
+    each = [(noised, noised.measured(measured)) for noised in self.noised_sums]
+    counts = [found.get('contributors', summed) for _, found in each]
+    if len(set(counts)) > 1:
+      raise MeasurementError(
+        'The sums of a round must have the same contributors. Found'
+        f' {counts}. A part of the clients may have sent a part of it.'
+      )
+    contributors = summed if not counts or counts[0] is None else int(counts[0])
+    aborted = any(bool(found.get('aborted', True)) for _, found in each)
     charge = self._charge(clients, contributors, claim, aborted)
-    self._check(summed, contributors, measured)
+    for noised, found in each:
+      noised.check(summed, contributors, found)
     return charge
 
   def check_session(self, sessions: Sequence[Report]) -> Report | None:
@@ -168,7 +182,7 @@ class Terms:
     if self.options is not None:
       plain = self.options.protocol == 'plain'
       expected = ['plain' if plain else self.options.security.threat]
-    if self.releases.dimension is None and not sessions:
+    if not self.noised_sums and not sessions:
       return None
     found = [session.threat for session in sessions]
     if found != expected:
@@ -222,35 +236,19 @@ class Terms:
   ) -> accounting.Round:
     nothing = contributors == 0
     events: list[accounting.Event] = []
-    if self.releases.dimension is not None and not nothing:
-      events.append(self._event(clients, contributors))
+    if not nothing:
+      events.extend(
+        noised.event(clients, contributors, self.options)
+        for noised in self.noised_sums
+      )
     if self.releases.unaccounted and clients != 0:
       reasons = self.releases.unaccounted
       events.append(accounting.UnaccountedEvent(reasons))
+    if clients != 0:
+      events.extend(self.waivers)
     if aborted or nothing or not self._supports(claim, clients):
       claim = accounting.NoSampling(claim.adjacency)
     return accounting.Round(tuple(events), claim)
-
-  def _event(
-    self, clients: int | None, contributors: int | None
-  ) -> accounting.NoisedSumEvent:
-    assert self.releases.dimension is not None
-    spec = self.aggregator.spec
-    poisson = spec.cohorts == 'poisson'
-    event = self.aggregator.event(
-      self.releases.dimension, None if poisson else contributors
-    )
-    if poisson:
-      clients = spec.max_shares  # Their true number is hidden.
-      if contributors is not None and contributors < event.client_shares:
-        # Too few, which the abort makes known anyway.
-        event = dataclasses.replace(event, client_shares=contributors)
-    if self.options is None:
-      return event
-    if clients is None:
-      clients = spec.max_shares
-    colluders = max(event.colluders, self.options.colluders(clients))
-    return dataclasses.replace(event, colluders=colluders)
 
   def _supports(self, claim: accounting.Sampling, clients: int | None) -> bool:
     """Whether a cohort of so many clients is one that `claim` speaks of."""
@@ -260,47 +258,16 @@ class Terms:
       return self._least_cohort <= clients <= self.aggregator.spec.max_shares
     return True
 
-  def _check(
-    self,
-    summed: int | None,
-    contributors: int | None,
-    measured: Mapping[str, Any],
-  ) -> None:
-    """Raises `MeasurementError` if a constant is not that of the aggregator.
-
-    Args:
-      summed: How many vectors are in the sum, at most.
-      contributors: How many the sum itself has counted.
-      measured: The aggregator's measurements.
-    """
-    dimension = self.releases.dimension
-    if dimension is None:
+  def _check_metrics(self) -> None:
+    """Raises `ValueError` if metrics and model are not of the same cohorts."""
+    if self.metrics is None:
       return
-    expected = {
-      'dimension': dimension,
-      'scale': self.aggregator.constants(dimension).scale,
-      'effective_noise_multiplier': self._noise_multiplier(contributors),
-    }
-    for name, value in expected.items():
-      if not math.isclose(float(measured[name]), value, rel_tol=_TOLERANCE):
-        raise MeasurementError(
-          f'The measured {name} must be {value:g}, that of the aggregator that'
-          f' the run is charged by. Found {float(measured[name]):g}. Give the'
-          ' recorder the aggregator that the process was built with.'
+    for name in ('cohorts', 'min_contributors', 'max_contributors'):
+      found = getattr(self.metrics.spec, name)
+      expected = getattr(self.aggregator.spec, name)
+      if found != expected:
+        raise ValueError(
+          f'The {name} of the noised metrics must be {expected!r}, as for the'
+          f' model, whose clients they come of. Found {found!r}. Make both'
+          ' aggregators with the same numbers of clients.'
         )
-    if None not in (summed, contributors) and contributors > summed:  # type: ignore[operator]
-      raise MeasurementError(
-        f'At most {summed} clients can have contributed. Found {contributors}.'
-      )
-
-  def _noise_multiplier(self, contributors: int | None) -> float:
-    """Returns what 'effective_noise_multiplier' must be measured as."""
-    assert self.releases.dimension is not None
-    poisson = self.aggregator.spec.cohorts == 'poisson'
-    if contributors == 0 and not poisson:
-      return 0.0
-    event = self.aggregator.event(
-      self.releases.dimension, None if poisson else contributors
-    )
-    shares = event.client_shares + event.server_shares
-    return event.share_stddev * math.sqrt(shares) / event.l2_sensitivity

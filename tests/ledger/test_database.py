@@ -14,26 +14,12 @@ import sys
 import tempfile
 import textwrap
 
-from alembic import autogenerate
-from alembic.runtime.migration import MigrationContext
 import pytest
 
 from tests.ledger import test_ledger as shared
 from tff_secagg_ext import ledger as ledger_lib
-from tff_secagg_ext.ledger import database, schema
+from tff_secagg_ext.ledger import database
 from tff_secagg_ext.ledger.ledger import Ledger
-
-
-def test_the_migrations_make_the_tables_that_queries_see(
-  tmp_path: pathlib.Path,
-) -> None:
-  engine = database.open_engine(tmp_path / 'runs.db')
-  with engine.connect() as connection:
-    context = MigrationContext.configure(
-      connection, opts={'version_table': database.VERSION_TABLE}
-    )
-    assert autogenerate.compare_metadata(context, schema.metadata) == []
-  engine.dispose()
 
 
 def test_sqlite_syncs_every_commit(tmp_path: pathlib.Path) -> None:

@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import getpass
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 
 import pytest
@@ -18,7 +14,7 @@ import sqlalchemy as sa
 
 from tff_secagg_ext import accounting
 from tff_secagg_ext import ledger as ledger_lib
-from tff_secagg_ext.ledger import database, writers
+from tff_secagg_ext.ledger import writers
 from tff_secagg_ext.ledger.ledger import Ledger
 
 DELTA = 1e-5
@@ -31,48 +27,6 @@ WEAKER = accounting.Round(
 EXACT = accounting.Round(
   (accounting.UnaccountedEvent(('loss is exact',)),), accounting.NoSampling()
 )
-
-
-@pytest.fixture(scope='session')
-def postgresql() -> Iterator[str]:
-  """The URL of an empty server of its own, without a port."""
-  if not shutil.which('initdb') or not shutil.which('pg_ctl'):
-    pytest.skip('PostgreSQL is not installed')
-  folder = pathlib.Path(tempfile.mkdtemp())
-  user: list[str] = []
-  if getpass.getuser() == 'root':
-    # The server refuses to run as root.
-    shutil.chown(folder, 'postgres')
-    user = ['setpriv', '--reuid=postgres', '--regid=postgres', '--clear-groups']
-  options = f"-c listen_addresses='' -k {folder} -c fsync=off"
-
-  def run(*command: str) -> None:
-    subprocess.run(
-      [*user, *command], check=True, cwd=folder, stdout=subprocess.DEVNULL
-    )
-
-  data = str(folder / 'data')
-  run('initdb', '-D', data, '-A', 'trust', '-U', 'ledger', '-N')
-  run('pg_ctl', '-D', data, '-o', options, '-l', f'{folder}/log', '-w', 'start')
-  yield f'postgresql+psycopg://ledger@/{{}}?host={folder}'
-  run('pg_ctl', '-D', data, '-m', 'immediate', 'stop')
-  shutil.rmtree(folder)
-
-
-@pytest.fixture(params=['sqlite', 'postgresql'])
-def location(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
-  """Where a new ledger can be made."""
-  if request.param == 'sqlite':
-    return f'sqlite:///{tmp_path / "runs.db"}'
-  server = request.getfixturevalue('postgresql')
-  name = f'd{abs(hash(request.node.nodeid))}'
-  admin = sa.create_engine(
-    server.format('postgres'), isolation_level='AUTOCOMMIT'
-  )
-  with admin.connect() as connection:
-    connection.exec_driver_sql(f'CREATE DATABASE {name}')
-  admin.dispose()
-  return str(server.format(name))
 
 
 def open_run(ledger: Ledger, **kwargs: object) -> ledger_lib.Run:
@@ -198,27 +152,6 @@ def test_a_protocol_that_json_cannot_hold_is_refused(location: str) -> None:
     run.commit(attempt, ROUND, {})
 
 
-def test_a_ledger_of_version_1_is_migrated_with_its_rows(location: str) -> None:
-  with Ledger.open(location) as ledger:
-    run = open_run(ledger)
-    run.commit(run.reserve(ROUND), WEAKER, {'scale': 2.0})
-    before = ledger.show('mine')
-  engine = sa.create_engine(location)
-  with engine.begin() as connection:
-    for statement in (
-      'ALTER TABLE entries DROP COLUMN protocol',
-      f"UPDATE {database.VERSION_TABLE} SET version_num = '0001'",
-    ):
-      connection.exec_driver_sql(statement)
-  engine.dispose()
-  with Ledger.open(location) as ledger:
-    assert ledger.show('mine') == before
-    run = open_run(ledger)
-    run.commit(run.reserve(ROUND), ROUND, {}, {'threat': 'curious'})
-    assert run.entries[-1].protocol == {'threat': 'curious'}
-    assert run.entries[-1].release.value == release(WEAKER, ROUND)
-
-
 @pytest.mark.parametrize(
   'statement',
   [
@@ -281,8 +214,8 @@ def test_sqlite_cannot_replace_a_row(tmp_path: pathlib.Path) -> None:
       ledger._engine.begin() as connection,
     ):
       connection.exec_driver_sql(
-        'INSERT OR REPLACE INTO runs SELECT id, name, 0, 0.5, created_at'
-        ' FROM runs'
+        'INSERT OR REPLACE INTO runs SELECT id, name, 0, 0.5, created_at,'
+        ' inherited FROM runs'
       )
 
 

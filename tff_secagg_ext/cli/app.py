@@ -5,24 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-import json
 from typing import Annotated
 
 import typer
 
 from tff_secagg_ext.cli import errors, secagg
+from tff_secagg_ext.cli import ledger as ledger_commands
 
 app = typer.Typer(
   no_args_is_help=True,
   pretty_exceptions_enable=False,
   help='Distributed differential privacy for TensorFlow Federated.',
 )
-ledger_app = typer.Typer(no_args_is_help=True, help='Read a ledger.')
-app.add_typer(ledger_app, name='ledger')
+app.add_typer(ledger_commands.app, name='ledger')
 app.add_typer(secagg.app, name='secagg')
 
 _Ledger = Annotated[str, typer.Option(help='SQLAlchemy URL of the ledger.')]
-_Json = Annotated[bool, typer.Option('--json', help='Print JSON.')]
 
 
 @contextlib.contextmanager
@@ -129,42 +127,3 @@ def demo(ledger: _Ledger = 'sqlite:///demo.db') -> None:
 
     if not demo_lib.run(ledger):
       raise typer.Exit(130)
-
-
-@ledger_app.command('list')
-def list_runs(
-  ledger: _Ledger = 'sqlite:///runs.db', as_json: _Json = False
-) -> None:
-  """Lists the runs of a ledger."""
-  with _one_line_errors():
-    from tff_secagg_ext.cli import tables
-    from tff_secagg_ext.ledger import Ledger
-
-    with Ledger.open(ledger, create=False) as opened:
-      runs = [opened.show(name) for name in opened.names()]
-    if as_json:
-      typer.echo(json.dumps(runs, indent=2, allow_nan=False))
-    else:
-      tables.print_runs(runs)
-
-
-@ledger_app.command('show')
-def show(
-  run: Annotated[str, typer.Argument(help='Name of the run.')],
-  ledger: _Ledger = 'sqlite:///runs.db',
-  as_json: _Json = False,
-  server_view: Annotated[
-    bool, typer.Option('--server-view', help='With the sessions, unpublished.')
-  ] = False,
-) -> None:
-  """Shows a run: its rounds, and the epsilon of both views after each."""
-  with _one_line_errors():
-    from tff_secagg_ext.cli import tables
-    from tff_secagg_ext.ledger import Ledger
-
-    with Ledger.open(ledger, create=False) as opened:
-      shown = opened.show(run, server_view=server_view)
-    if as_json:
-      typer.echo(json.dumps(shown, indent=2, allow_nan=False))
-    else:
-      tables.print_run(shown)

@@ -9,12 +9,16 @@ Guarantees:
 * A database that is not a ledger, or that a later version has written, is
   refused and left as it was.
 * Migrations run at opening, in one transaction, one process at a time.
+* An SQLite file that was removed or replaced while it was open is noticed when
+  it is written; the system itself would let a process write on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import errno
+import hashlib
 import os
 import pathlib
 from typing import Any
@@ -25,7 +29,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 import sqlalchemy as sa
 
-from tff_secagg_ext.ledger import errors
+from tff_secagg_ext.ledger import errors, writers
 
 VERSION_TABLE = 'tff_secagg_ledger_version'
 
@@ -60,22 +64,70 @@ def open_engine(
     sa.event.listen(engine, 'connect', _configure_sqlite)
     sa.event.listen(engine, 'begin', _begin_sqlite)
   else:
-    engine = sa.create_engine(
-      url, connect_args={'options': '-c synchronous_commit=on'}
-    )
+    options = {
+      'options': '-c synchronous_commit=on',
+      'application_name': _application(writers.this_process()),
+    }
+    # A connection that the server's restart has ended must not cost a round.
+    engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True)
   try:
     with _translated(url):
       _migrate(engine)
       _start_log(engine)
+    _remember_place(engine)
   except BaseException:
     engine.dispose()
     raise
   return engine
 
 
-def reading(engine: sa.Engine) -> sa.Engine:
-  """Returns `engine` for transactions that only read: they never wait."""
-  return engine.execution_options(reading=True)
+@contextlib.contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+  """Yields a connection for a transaction that only reads: it never waits.
+
+  Raises:
+    LedgerError: If the database cannot be read.
+  """
+  try:
+    with engine.execution_options(reading=True).connect() as connection:
+      yield connection
+  except sa.exc.DBAPIError as error:
+    raise errors.LedgerError(
+      f'The ledger cannot be read ({str(error.orig).strip()}). Repair the'
+      ' database, and start again.'
+    ) from error
+
+
+def check_in_place(engine: sa.Engine) -> None:
+  """Checks that what was written last is where the next opening looks.
+
+  Raises:
+    FileNotFoundError: If the file of SQLite, or its write-ahead log, is gone
+      or is another.
+  """
+  place = engine.get_execution_options().get('place')
+  if place is not None:
+    path, identity = place
+    os.stat(f'{path}-wal')
+    if _identity(path) != identity:
+      raise FileNotFoundError(errno.ENOENT, 'another file took its place', path)
+
+
+def is_connected(connection: sa.Connection, writer: str) -> bool:
+  """Whether `writer`, of whatever host, has the database open.
+
+  SQLite does not know. PostgreSQL does: connections tell who made them, and
+  are ended when their process is.
+  """
+  if connection.dialect.name != 'postgresql':
+    return False
+  query = sa.text(
+    'SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname ='
+    ' current_database() AND application_name = :name)'
+  )
+  return bool(
+    connection.execute(query, {'name': _application(writer)}).scalar()
+  )
 
 
 def alone(connection: sa.Connection) -> None:
@@ -85,6 +137,23 @@ def alone(connection: sa.Connection) -> None:
   """
   if connection.dialect.name == 'postgresql':
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+
+
+def _application(writer: str) -> str:
+  """Returns the name of a writer's connections; PostgreSQL's have 63 bytes."""
+  digest = hashlib.sha256(writer.encode()).hexdigest()
+  return f'tff-secagg {digest[:32]}'
+
+
+def _remember_place(engine: sa.Engine) -> None:
+  if engine.dialect.name == 'sqlite':
+    path = os.path.abspath(str(engine.url.database))
+    engine.update_execution_options(place=(path, _identity(path)))
+
+
+def _identity(path: str) -> tuple[int, int]:
+  found = os.stat(path)
+  return found.st_dev, found.st_ino
 
 
 def _resolve(location: str | os.PathLike[str]) -> sa.URL:
@@ -172,14 +241,14 @@ def _start_log(engine: sa.Engine) -> None:
     cursor.execute(f'PRAGMA cache_size={cache}')
 
 
-def _migrate(engine: sa.Engine) -> None:
+def _migrate(engine: sa.Engine, version: str = 'head') -> None:
   config = Config()
   folder = os.path.join(os.path.dirname(__file__), 'migrations')
   config.set_main_option('script_location', folder.replace('%', '%%'))
   config.set_main_option('path_separator', 'os')
   scripts = ScriptDirectory.from_config(config)
   newest = scripts.get_current_head()
-  with reading(engine).connect() as connection:
+  with engine.execution_options(reading=True).connect() as connection:
     if _current_version(connection, scripts) == newest:
       return
   with engine.begin() as connection:
@@ -187,7 +256,7 @@ def _migrate(engine: sa.Engine) -> None:
     if _current_version(connection, scripts) != newest:
       config.attributes['connection'] = connection
       config.attributes['version_table'] = VERSION_TABLE
-      command.upgrade(config, 'head')
+      command.upgrade(config, version)
 
 
 def _current_version(

@@ -37,3 +37,11 @@ class NotReservedError(LedgerError):
 
 class LedgerWriteError(LedgerError):
   """An entry could not be made durable; the round must not be released."""
+
+
+class BrokenChainError(LedgerError):
+  """Rows of a run are not as they were written, or are not there."""
+
+
+class ExportError(LedgerError, ValueError):
+  """A file is not an export of a run, or not one that can be imported."""

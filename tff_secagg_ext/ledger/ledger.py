@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import json
 import os
 from typing import Any
@@ -12,15 +12,18 @@ import weakref
 import sqlalchemy as sa
 
 from tff_secagg_ext import _validate
+from tff_secagg_ext.ledger import chain as chain_lib
 from tff_secagg_ext.ledger import (
   database,
   errors,
+  exchange,
   records,
   rows,
   schema,
   view,
   writers,
 )
+from tff_secagg_ext.ledger.chain import Head
 from tff_secagg_ext.ledger.run import Run, RunKey
 
 
@@ -33,6 +36,8 @@ class Ledger:
   * A round is charged when it is reserved, before it runs. An attempt that
     was never committed stays charged.
   * A run keeps the settings that it was begun with.
+  * Rows are chained by hashes: `verify` names the first that is not as it was
+    written, and a run of which one is not cannot be continued.
   * No data and no names of clients are recorded. What may be published is
     what `show` returns by default: public or noised values, and no cohort
     size. The database itself is the coordinator's: it tells what each session
@@ -87,7 +92,7 @@ class Ledger:
   def names(self) -> Sequence[str]:
     """Returns the names of all runs, oldest first."""
     query = sa.select(schema.runs.c.name).order_by(schema.runs.c.id)
-    with database.reading(self._engine).connect() as connection:
+    with database.reading(self._engine) as connection:
       return tuple(connection.execute(query).scalars())
 
   def open_run(
@@ -111,8 +116,10 @@ class Ledger:
 
     Raises:
       RunSettingsError: If the run exists with other settings; names them.
-      ConcurrentWriterError: If a living process of this host has an attempt
-        of the run open.
+      ConcurrentWriterError: If a living process has an attempt of the run
+        open; names it. Of other hosts PostgreSQL knows, as long as they are
+        connected; SQLite does not.
+      BrokenChainError: If rows of the run were altered or are missing.
       LedgerWriteError: If the run could not be written.
     """
     name = _check_name(name)
@@ -132,23 +139,19 @@ class Ledger:
       with self._engine.begin() as connection:
         database.alone(connection)
         run_id = _find_or_insert(connection, name, text, delta)
-        _check_writer(connection, name, run_id)
-        session = connection.execute(
-          sa.insert(schema.sessions).values(
-            run_id=run_id,
-            writer=writers.this_process(),
-            versions=records.to_text(dict(writers.versions())),
-            opened_at=records.now(),
-          )
-        ).inserted_primary_key
+        found = rows.read(connection, run_id)
+        found.chain.check()
+        _check_writer(connection, found)
+        session = _insert_session(connection, found)
     except sa.exc.DBAPIError as error:
       raise errors.LedgerWriteError(
         f'Run {name!r} could not be opened ({str(error.orig).strip()}).'
         ' Check that the ledger can be written and that the disk has room.'
       ) from error
-    assert session is not None
-    key = RunKey(name, run_id, session[0], delta, delta - failures)
-    return Run(self, self._engine, key)
+    key = RunKey(
+      name, run_id, session['id'], session['hash'], delta, delta - failures
+    )
+    return Run(self, self._engine, key, found)
 
   def show(self, name: str, *, server_view: bool = False) -> dict[str, Any]:
     """Returns what is recorded of a run, as JSON values.
@@ -163,25 +166,83 @@ class Ledger:
     Raises:
       UnknownRunError: If there is no run of that name; lists those there are.
     """
-    with database.reading(self._engine).connect() as connection:
-      run = (
-        connection.execute(
-          sa.select(schema.runs).where(schema.runs.c.name == name)
-        )
-        .mappings()
-        .one_or_none()
-      )
-      sessions = connection.execute(sa.select(schema.sessions)).mappings().all()
-    if run is None:
-      listed = ', '.join(repr(n) for n in self.names()) or 'none yet'
-      raise errors.UnknownRunError(
-        f'The ledger has no run {name!r}. It has: {listed}.'
-      )
+    found = self._read(name)
     return view.describe(
-      dict(run),
-      [dict(s) for s in sessions if s['run_id'] == run['id']],
-      rows.read_entries(self._engine, run['id']),
-      server_view=server_view,
+      found.run, found.sessions, found.parsed(), server_view=server_view
+    )
+
+  def verify(self, name: str, head: Head | str | None = None) -> Head:
+    """Checks that a run is as it was written, and returns its head.
+
+    Args:
+      name: The name of the run.
+      head: What an earlier call returned and somebody has kept elsewhere.
+        Without it, rows that are missing at the end, and a chain that was
+        written anew, cannot be told.
+
+    Raises:
+      BrokenChainError: If not; names the first row that was altered, is
+        missing, was inserted or reordered.
+      UnknownRunError: If there is no run of that name.
+      ValueError: If `head` is no head.
+    """
+    if isinstance(head, str):
+      head = Head.parse(head)
+    return self._read(name).chain.check(head)
+
+  def export(self, name: str, *, redacted: bool = False) -> Sequence[str]:
+    """Returns a run as lines of JSON; see `exchange`.
+
+    Args:
+      name: The name of the run.
+      redacted: Whether to leave out what the release view may not see. What
+        is left can be verified, and not be imported.
+
+    Raises:
+      BrokenChainError: If the run does not verify.
+      UnknownRunError: If there is no run of that name.
+    """
+    return exchange.dump(self._read(name).chain, redacted=redacted)
+
+  def import_run(self, lines: Iterable[str]) -> str:
+    """Adds a run that `export` gave, whole or not at all; returns its name.
+
+    A run that is there already, the same to the last entry, is left as it is.
+
+    Raises:
+      ExportError: If a line is not one of an export, names its number; if the
+        export is redacted; or if another run of that name is there.
+      BrokenChainError: If the lines are not as they were written.
+      LedgerWriteError: If it could not be written.
+    """
+    loaded = exchange.load(lines)
+    chain = loaded.importable()
+    try:
+      with self._engine.begin() as connection:
+        database.alone(connection)
+        exchange.insert(connection, chain)
+    except sa.exc.IntegrityError as error:
+      raise errors.ExportError(
+        f'The ledger refuses the rows of run {chain.run["name"]!r}'
+        f' ({str(error.orig).strip()}). Export it anew.'
+      ) from error
+    except sa.exc.DBAPIError as error:
+      raise errors.LedgerWriteError(
+        f'Run {chain.run["name"]!r} could not be imported'
+        f' ({str(error.orig).strip()}). Check that the ledger can be written'
+        ' and that the disk has room.'
+      ) from error
+    return str(chain.run['name'])
+
+  def _read(self, name: str) -> rows.RunRows:
+    query = sa.select(schema.runs.c.id).where(schema.runs.c.name == name)
+    with database.reading(self._engine) as connection:
+      run_id = connection.execute(query).scalar()
+      if run_id is not None:
+        return rows.read(connection, run_id)
+    listed = ', '.join(repr(n) for n in self.names()) or 'none yet'
+    raise errors.UnknownRunError(
+      f'The ledger has no run {name!r}. It has: {listed}.'
     )
 
 
@@ -222,26 +283,43 @@ def _find_or_insert(
   return int(row['id'])
 
 
-def _check_writer(connection: sa.Connection, name: str, run_id: int) -> None:
+def _insert_session(
+  connection: sa.Connection, found: rows.RunRows
+) -> dict[str, Any]:
+  row = {
+    'run_id': found.run['id'],
+    'writer': writers.this_process(),
+    'versions': records.to_text(dict(writers.versions())),
+    'opened_at': records.now(),
+    'previous': found.chain.end(found.chain.sessions),
+  }
+  number = len(found.sessions) + 1
+  row['hash'] = chain_lib.hash_of(rows.session_record(row, number))
+  inserted = connection.execute(
+    sa.insert(schema.sessions).values(row)
+  ).inserted_primary_key
+  assert inserted is not None
+  return {'id': inserted[0], **row}
+
+
+def _check_writer(connection: sa.Connection, found: rows.RunRows) -> None:
   """Refuses a run of which another living process has an attempt open."""
-  reserved, settled = schema.entries, schema.entries.alias()
-  query = (
-    sa.select(reserved.c.round, reserved.c.attempt, schema.sessions.c.writer)
-    .join(schema.sessions, reserved.c.session_id == schema.sessions.c.id)
-    .where(reserved.c.run_id == run_id, reserved.c.kind == schema.RESERVED)
-    .where(
-      ~sa.exists().where(
-        settled.c.run_id == run_id,
-        settled.c.round == reserved.c.round,
-        settled.c.attempt == reserved.c.attempt,
-        settled.c.kind != schema.RESERVED,
-      )
-    )
-  )
-  for number, attempt, writer in connection.execute(query):
-    if writers.lives_elsewhere(writer):
+  opened: dict[records.Attempt, int] = {}
+  for row in found.entries:
+    attempt = records.Attempt(row['round'], row['attempt'])
+    if row['kind'] == schema.RESERVED:
+      opened[attempt] = row['session_id']
+    else:
+      opened.pop(attempt, None)
+  names = {session['id']: session['writer'] for session in found.sessions}
+  for attempt, session in opened.items():
+    writer = names[session]
+    if writers.lives_elsewhere(writer) or (
+      writer != writers.this_process()
+      and database.is_connected(connection, writer)
+    ):
       raise errors.ConcurrentWriterError(
-        f'Run {name!r} is being written by the process {writer}:'
-        f' {records.Attempt(number, attempt)} is open. Wait for it or end it,'
-        ' or use another run name.'
+        f'Run {found.run["name"]!r} is being written by the process {writer}'
+        f' (host, number and start): {attempt} is open. Wait for it or end'
+        ' it, or use another run name.'
       )

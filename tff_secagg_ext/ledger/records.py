@@ -22,6 +22,9 @@ from tff_secagg_ext.accounting import Epsilon, Round, Waiver
 Scalar = bool | int | float | str | None
 # JSON values by name: how the vectors of an attempt were summed.
 Protocol = Mapping[str, Any]
+# What of it tells nothing about a cohort. It is part of the format of the hash
+# chain, and of its version.
+PUBLIC = frozenset(('threat', 'verified'))
 
 
 @dataclasses.dataclass(frozen=True, order=True)

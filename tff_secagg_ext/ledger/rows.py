@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entries as rows of the database, and back."""
+"""Runs as rows of the database, as values, and as records of a hash chain."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import json
 import math
 from typing import Any
@@ -17,12 +19,128 @@ from tff_secagg_ext.accounting import (
   from_json,
   to_json,
 )
-from tff_secagg_ext.ledger import database, records, schema
+from tff_secagg_ext.ledger import chain as chain_lib
+from tff_secagg_ext.ledger import records, schema
+from tff_secagg_ext.ledger.chain import Chain, Record
 from tff_secagg_ext.ledger.records import Attempt, Entry
+
+Row = Mapping[str, Any]
+
+# Columns that hold JSON.
+_JSON = {
+  'run': ('settings', 'inherited'),
+  'session': ('versions',),
+  'entry': ('charge', 'measurements', 'reasons', 'protocol'),
+}
+# Columns that mean something in their database alone, and those of a number.
+_LOCAL = ('id', 'run_id', 'session_id', 'sequence')
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRows:
+  """All rows of one run.
+
+  Attributes:
+    run: Its row in `runs`.
+    sessions: Its rows in `sessions`, oldest first.
+    entries: Its rows in `entries`, by sequence.
+  """
+
+  run: Row
+  sessions: Sequence[Row]
+  entries: Sequence[Row]
+
+  @functools.cached_property
+  def chain(self) -> Chain:
+    """The records of the run, whole."""
+    hashes = {row['id']: row['hash'] for row in self.sessions}
+    return Chain(
+      run_record(self.run),
+      [session_record(row, n) for n, row in enumerate(self.sessions, 1)],
+      [
+        entry_record(row, hashes.get(row['session_id'])) for row in self.entries
+      ],
+    )
+
+  def parsed(self) -> list[Entry]:
+    """Returns the entries as values."""
+    return [to_entry(row) for row in self.entries]
+
+
+def read(connection: sa.Connection, run_id: int) -> RunRows:
+  """Returns all rows of the run with that number."""
+  runs, sessions, entries = schema.runs, schema.sessions, schema.entries
+  queries = (
+    sa.select(runs).where(runs.c.id == run_id),
+    sa.select(sessions)
+    .where(sessions.c.run_id == run_id)
+    .order_by(sessions.c.id),
+    sa.select(entries)
+    .where(entries.c.run_id == run_id)
+    .order_by(entries.c.sequence),
+  )
+  (run,), found_sessions, found_entries = (
+    [dict(row) for row in connection.execute(query).mappings()]
+    for query in queries
+  )
+  return RunRows(run, found_sessions, found_entries)
+
+
+def run_record(row: Row) -> dict[str, Any]:
+  """Returns the record of a run; its hash is computed, not stored."""
+  return {'version': chain_lib.VERSION, **_record('run', row)}
+
+
+def session_record(row: Row, number: int) -> dict[str, Any]:
+  """Returns the record of a session, the `number`th of its run."""
+  return {'number': number, **_record('session', row)}
+
+
+def entry_record(row: Row, session: str | None) -> dict[str, Any]:
+  """Returns the record of an entry, given the hash of its session."""
+  return {
+    'number': row['sequence'],
+    'session': session,
+    **_record('entry', row),
+  }
+
+
+def to_columns(record: Record) -> dict[str, Any]:
+  """Returns the columns that a record has of its row."""
+  what = record['what']
+  columns = {
+    name: value
+    for name, value in record.items()
+    if name not in ('what', 'version', 'number', 'session')
+  }
+  if what == 'entry':
+    columns['sequence'] = record['number']
+  for name in _JSON[what]:
+    if columns[name] is not None:
+      columns[name] = records.to_text(columns[name])
+  return columns
+
+
+def chained_anew(found: RunRows, inherited: Record) -> RunRows:
+  """Returns rows that nobody has chained yet, with their hashes."""
+  run = {**found.run, 'inherited': records.to_text(inherited)}
+  start = previous = chain_lib.hash_of(run_record(run))
+  sessions = []
+  for number, row in enumerate(found.sessions, 1):
+    row = {**row, 'previous': previous}
+    previous = chain_lib.hash_of(session_record(row, number))
+    sessions.append({**row, 'hash': previous})
+  hashes = {row['id']: row['hash'] for row in sessions}
+  entries, previous = [], start
+  for row in found.entries:
+    row = {**row, 'previous': previous, 'salt': chain_lib.new_salt()}
+    previous = chain_lib.hash_of(entry_record(row, hashes[row['session_id']]))
+    entries.append({**row, 'hash': previous})
+  return RunRows(run, sessions, entries)
 
 
 def to_row(entry: Entry, run_id: int) -> dict[str, Any]:
-  """Returns the columns of `entry`."""
+  """Returns the columns of `entry`, but for those of the chain."""
   reasons: dict[str, list[Any]] = {
     'release': list(entry.release.reasons),
     'server': list(entry.server.reasons),
@@ -50,29 +168,21 @@ def to_row(entry: Entry, run_id: int) -> dict[str, Any]:
   }
 
 
-def read_entries(engine: sa.Engine, run_id: int) -> list[Entry]:
-  """Returns all entries of a run, oldest first."""
-  query = (
-    sa.select(schema.entries)
-    .where(schema.entries.c.run_id == run_id)
-    .order_by(schema.entries.c.sequence)
-  )
-  with database.reading(engine).connect() as connection:
-    return [_from_row(row) for row in connection.execute(query).mappings()]
+def to_entry(row: Row) -> Entry:
+  """Returns a row as a value.
 
-
-def _from_row(row: sa.RowMapping) -> Entry:
+  Raises:
+    TypeError: If a column is of the wrong kind.
+    ValueError: If it has no value that was ever written.
+  """
   reasons = json.loads(row['reasons'])
   waivers = tuple(Waiver(**fields) for fields in reasons.get('waivers', ()))
-  charge = from_json(row['charge'])
-  if not isinstance(charge, Round):
-    raise TypeError(f'A charge must be a Round. Found {charge!r}.')
   return Entry(
     sequence=row['sequence'],
     session=row['session_id'],
     attempt=Attempt(row['round'], row['attempt']),
     kind=row['kind'],
-    charge=charge,
+    charge=_charge(row['charge']),
     measurements=records.measured(json.loads(row['measurements'])),
     note=row['note'],
     release=_epsilon(row['release_epsilon'], reasons['release'], waivers),
@@ -86,3 +196,32 @@ def _epsilon(
   value: float | None, reasons: list[str], waivers: tuple[Waiver, ...]
 ) -> Epsilon:
   return Epsilon(math.inf if value is None else value, tuple(reasons), waivers)
+
+
+@functools.lru_cache(maxsize=1024)
+def _charge(text: str) -> Round:
+  charge = from_json(text)
+  if not isinstance(charge, Round):
+    raise TypeError(f'A charge must be a Round. Found {charge!r}.')
+  return charge
+
+
+def _record(what: str, row: Row) -> dict[str, Any]:
+  record = {name: row[name] for name in row if name not in _LOCAL}
+  for name in _JSON[what]:
+    text = record[name]
+    record[name] = _parsed(text) if isinstance(text, str) else text
+  return {'what': what, **record}
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(text: str) -> Any:
+  """Returns what a text of JSON says; the text itself if it was altered.
+
+  No row was written with it, so its hash does not fit. Texts of a run repeat,
+  and nothing changes what is returned.
+  """
+  try:
+    return json.loads(text)
+  except ValueError:
+    return text

@@ -10,7 +10,14 @@ import itertools
 import sqlalchemy as sa
 
 from tff_secagg_ext.accounting import Accountant, Round
-from tff_secagg_ext.ledger import errors, records, rows, schema
+from tff_secagg_ext.ledger import (
+  chain,
+  database,
+  errors,
+  records,
+  rows,
+  schema,
+)
 from tff_secagg_ext.ledger.composition import Composition
 from tff_secagg_ext.ledger.records import Attempt, Entry, Protocol, Scalar
 
@@ -23,6 +30,7 @@ class RunKey:
     name: The name of the run.
     run: Its number in the database.
     session: The number of this opening of it.
+    session_hash: The hash of its row.
     delta: The delta of the run, in (0, 1).
     spendable_delta: What is left of it for epsilon, once the probability that
       the run's claims fail is taken off.
@@ -31,6 +39,7 @@ class RunKey:
   name: str
   run: int
   session: int
+  session_hash: str
   delta: float
   spendable_delta: float
 
@@ -45,6 +54,8 @@ class _Details:
 
 
 _NO_DETAILS = _Details()
+# Made once: to make it takes longer than to run it.
+_INSERT = sa.insert(schema.entries)
 
 
 class Run:
@@ -57,9 +68,13 @@ class Run:
   * Epsilon counts an attempt from its reservation on, whatever becomes of it.
   * Of two writers of the same run at most one can append; the other gets a
     `ConcurrentWriterError` and must not release its round.
+  * Nothing is added to a chain of hashes that is broken.
   """
 
-  def __init__(self, ledger: object, engine: sa.Engine, key: RunKey):
+  def __init__(
+    self, ledger: object, engine: sa.Engine, key: RunKey, found: rows.RunRows
+  ):
+    """Use `Ledger.open_run`, which has checked the chain of `found`."""
     self._ledger = ledger
     self._engine = engine
     self._key = key
@@ -68,7 +83,8 @@ class Run:
     self._open: dict[Attempt, Round] = {}
     self._newest: Attempt | None = None
     self._composition = Composition(Accountant(key.spendable_delta))
-    self._load(rows.read_entries(engine, key.run))
+    self._end = ''
+    self._load(found)
 
   @property
   def name(self) -> str:
@@ -221,46 +237,56 @@ class Run:
       protocol=details.protocol,
     )
     self._fresh = False
-    self._write(entry)
+    self._end = self._write(entry)
     self._remember(entry)
     self._composition = after
     self._fresh = True
     return entry
 
-  def _write(self, entry: Entry) -> None:
+  def _write(self, entry: Entry) -> str:
+    """Writes an entry, and returns its hash."""
     row = rows.to_row(entry, self._key.run)
+    row |= {'previous': self._end, 'salt': chain.new_salt()}
+    row['hash'] = chain.hash_of(rows.entry_record(row, self._key.session_hash))
     try:
       with self._engine.begin() as connection:
-        connection.execute(sa.insert(schema.entries).values(row))
+        connection.execute(_INSERT, row)
+      database.check_in_place(self._engine)
     except sa.exc.IntegrityError as error:
       raise errors.ConcurrentWriterError(
         f'Run {self.name!r} was written by somebody else while this process'
         f' was writing {entry.attempt} ({error.orig}). Nothing of it may be'
         ' released. Let one process write a run, or use another run name.'
       ) from error
-    except sa.exc.DBAPIError as error:
+    except (sa.exc.DBAPIError, OSError) as error:
+      cause = str(getattr(error, 'orig', error)).strip()
       raise errors.LedgerWriteError(
         f'Run {self.name!r}: {entry.attempt} could not be written as'
-        f' {entry.kind} ({str(error.orig).strip()}). Nothing of it may be'
+        f' {entry.kind} ({cause}). Nothing of it may be'
         ' released; it stays charged if it was reserved. Make room or repair'
         ' the database, and start again.'
       ) from error
+    return str(row['hash'])
 
   def _refresh(self) -> None:
     """Reads the run anew, if the end of the last write is unknown."""
     if self._fresh:
       return
-    entries = rows.read_entries(self._engine, self._key.run)
-    for entry in entries[len(self._entries) :]:
+    with database.reading(self._engine) as connection:
+      found = rows.read(connection, self._key.run)
+    found.chain.check()
+    for entry in found.parsed()[len(self._entries) :]:
       if entry.session != self._key.session:
         raise errors.ConcurrentWriterError(
           f'Run {self.name!r} was written by somebody else: {entry.attempt}'
           f' is {entry.kind}. Let one process write a run, or use another'
           ' run name.'
         )
-    self._load(entries)
+    self._load(found)
 
-  def _load(self, entries: Sequence[Entry]) -> None:
+  def _load(self, found: rows.RunRows) -> None:
+    entries = found.parsed()
+    self._end = found.chain.end(found.chain.entries)
     self._entries, self._status, self._open = [], {}, {}
     for entry in entries:
       self._remember(entry)

@@ -4,7 +4,8 @@
 An entry is never updated or deleted (triggers refuse it). A round attempt has
 one `reserved` entry and later at most one that settles it, `committed` or
 `lost`. Entries of a run are numbered without gaps, so that of two writers
-with the same picture of a run only one can append.
+with the same picture of a run only one can append. Every row is bound to the
+one before it by hashes; see `chain`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ runs = sa.Table(
   sa.Column('settings', sa.Text, nullable=False),
   sa.Column('delta', sa.Float(53), nullable=False),
   sa.Column('created_at', sa.String(32), nullable=False),
+  sa.Column('inherited', sa.Text),
   sa.CheckConstraint('delta > 0 AND delta < 1', name='runs_delta'),
 )
 
@@ -36,6 +38,8 @@ sessions = sa.Table(
   sa.Column('writer', sa.String(300), nullable=False),
   sa.Column('versions', sa.Text, nullable=False),
   sa.Column('opened_at', sa.String(32), nullable=False),
+  sa.Column('previous', sa.String(64), nullable=False),
+  sa.Column('hash', sa.String(64), nullable=False),
 )
 
 entries = sa.Table(
@@ -57,6 +61,9 @@ entries = sa.Table(
   sa.Column('reasons', sa.Text, nullable=False),
   sa.Column('recorded_at', sa.String(32), nullable=False),
   sa.Column('protocol', sa.Text),
+  sa.Column('salt', sa.String(64), nullable=False),
+  sa.Column('previous', sa.String(64), nullable=False),
+  sa.Column('hash', sa.String(64), nullable=False),
   sa.CheckConstraint('round >= 1 AND attempt >= 1', name='entries_numbers'),
   sa.CheckConstraint(
     "kind IN ('reserved', 'committed', 'lost')", name='entries_kind'

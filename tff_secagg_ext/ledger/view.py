@@ -13,9 +13,6 @@ from tff_secagg_ext.accounting import to_json
 from tff_secagg_ext.ledger import records, schema
 from tff_secagg_ext.ledger.records import Entry
 
-# What of `protocol` tells nothing about a cohort.
-PUBLIC = frozenset(('threat', 'verified'))
-
 
 def describe(
   run: Mapping[str, Any],
@@ -37,9 +34,10 @@ def describe(
   `settled_at`, and `protocol`: how its vectors were summed, `None` if nothing
   is known of it.
 
-  In the release view `protocol` has no more than `PUBLIC`: the rest tells the
-  size of the cohort, which amplification by Poisson sampling needs to be
-  secret. The server's view has all of it.
+  In the release view `protocol` has no more than `records.PUBLIC`, and the
+  times of attempts are `None`: the rest tells the size of the cohort, which
+  amplification by Poisson sampling needs to be secret, and a larger cohort
+  takes longer. The server's view has all of it.
 
   An infinite epsilon is `None`, and its reasons are not empty.
   """
@@ -133,14 +131,14 @@ def _round(
 
 
 def _attempt(entries: Sequence[Entry], server_view: bool) -> dict[str, Any]:
-  newest = entries[-1]
+  newest, settled = entries[-1], len(entries) > 1
   return {
     'attempt': newest.attempt.attempt,
     'status': newest.kind,
     'charge': json.loads(to_json(newest.charge)),
     'note': newest.note,
-    'reserved_at': entries[0].recorded_at,
-    'settled_at': None if len(entries) == 1 else newest.recorded_at,
+    'reserved_at': entries[0].recorded_at if server_view else None,
+    'settled_at': newest.recorded_at if settled and server_view else None,
     'protocol': _protocol(newest, server_view),
   }
 
@@ -151,5 +149,5 @@ def _protocol(entry: Entry, server_view: bool) -> dict[str, Any] | None:
   return {
     name: value
     for name, value in entry.protocol.items()
-    if server_view or name in PUBLIC
+    if server_view or name in records.PUBLIC
   }

@@ -12,18 +12,26 @@ from tff_secagg_ext.program.loop import (
 )
 from tff_secagg_ext.program.noised_sums import MeasurementError
 from tff_secagg_ext.program.recorder import PrivacyRecorder, RunDescription
+from tff_secagg_ext.program.release_manager import (
+  MlflowReleaseManager,
+  PrivacyReleaseManager,
+  privacy_figures,
+)
 
 __all__ = [
   'CheckpointError',
   'Cohort',
   'FixedCohorts',
   'MeasurementError',
+  'MlflowReleaseManager',
   'PoissonCohorts',
   'PrivacyRecorder',
+  'PrivacyReleaseManager',
   'RoundRecord',
   'RunDescription',
   'TrainingPlan',
   'TrainingResult',
   'Waiver',
+  'privacy_figures',
   'train',
 ]

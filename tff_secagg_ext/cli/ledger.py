@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tff-secagg ledger`: what runs have spent, and whether anybody altered it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import json
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tff_secagg_ext.cli import errors
+
+if TYPE_CHECKING:
+  from tff_secagg_ext.ledger import Head, Ledger
+
+app = typer.Typer(
+  no_args_is_help=True, help='Read, verify, export and import a ledger.'
+)
+
+_Ledger = Annotated[str, typer.Option(help='SQLAlchemy URL of the ledger.')]
+_Json = Annotated[bool, typer.Option('--json', help='Print JSON.')]
+_Run = Annotated[str, typer.Argument(help='Name of the run.')]
+_DEFAULT = 'sqlite:///runs.db'
+
+
+@contextlib.contextmanager
+def _opened(ledger: str, *, create: bool = False) -> Iterator[Ledger]:
+  """Yields a ledger; what the user can mend is one line and exit code 2."""
+  from tff_secagg_ext.ledger import Ledger, LedgerError
+
+  with (
+    errors.one_line(LedgerError, ValueError, OSError),
+    Ledger.open(ledger, create=create) as opened,
+  ):
+    yield opened
+
+
+@app.command('list')
+def list_runs(ledger: _Ledger = _DEFAULT, as_json: _Json = False) -> None:
+  """Lists the runs of a ledger."""
+  from tff_secagg_ext.cli import tables
+
+  with _opened(ledger) as opened:
+    runs = [opened.show(name) for name in opened.names()]
+  if as_json:
+    typer.echo(json.dumps(runs, indent=2, allow_nan=False))
+  else:
+    tables.print_runs(runs)
+
+
+@app.command('show')
+def show(
+  run: _Run,
+  ledger: _Ledger = _DEFAULT,
+  as_json: _Json = False,
+  server_view: Annotated[
+    bool, typer.Option('--server-view', help='With the sessions, unpublished.')
+  ] = False,
+) -> None:
+  """Shows a run: its rounds, and the epsilon of both views after each."""
+  from tff_secagg_ext.cli import tables
+
+  with _opened(ledger) as opened:
+    shown = opened.show(run, server_view=server_view)
+  if as_json:
+    typer.echo(json.dumps(shown, indent=2, allow_nan=False))
+  else:
+    tables.print_run(shown)
+
+
+@app.command('verify')
+def verify(
+  run: Annotated[
+    str | None, typer.Argument(help='Name of the run; all by default.')
+  ] = None,
+  ledger: _Ledger = _DEFAULT,
+  head: Annotated[
+    str | None, typer.Option(help='A head that was printed before, and kept.')
+  ] = None,
+  export: Annotated[
+    pathlib.Path | None,
+    typer.Option(help='An export to verify, redacted or not, not a ledger.'),
+  ] = None,
+) -> None:
+  """Checks that runs are as they were written, and prints their heads.
+
+  Names the first row that was altered, is missing, was inserted or reordered,
+  with exit code 1. Keep the heads where nobody who can write the ledger can
+  write: without one, rows that are cut off at the end, and a chain that was
+  written anew from its first row, cannot be told.
+  """
+  from tff_secagg_ext.ledger import BrokenChainError, Head, verify_export
+
+  if head is not None and run is None and export is None:
+    raise typer.BadParameter('A head is of one run: name it.')
+  if export is not None:
+    with errors.one_line(ValueError, OSError):
+      kept = None if head is None else Head.parse(head)
+      with errors.one_line(BrokenChainError, code=1), _read(export) as lines:
+        _print_head(*verify_export(lines, kept))
+    return
+  with _opened(ledger) as opened:
+    for name in opened.names() if run is None else [run]:
+      with errors.one_line(BrokenChainError, code=1):
+        _print_head(name, opened.verify(name, head))
+
+
+def _print_head(name: str, head: Head) -> None:
+  typer.echo(
+    f'{name}: {head.entries} entries of {head.sessions} sessions are as they'
+    f' were written. Head: {head}'
+  )
+
+
+@app.command('export')
+def export(
+  run: _Run,
+  ledger: _Ledger = _DEFAULT,
+  redacted: Annotated[
+    bool,
+    typer.Option(
+      '--redacted',
+      help='Leave out what the release view may not see: the size of cohorts.',
+    ),
+  ] = False,
+  output: Annotated[
+    pathlib.Path | None, typer.Option(help='A file; printed by default.')
+  ] = None,
+) -> None:
+  """Writes a run as lines of JSON, for another ledger or for a reviewer."""
+  with _opened(ledger) as opened:
+    text = '\n'.join(opened.export(run, redacted=redacted))
+    if output is None:
+      typer.echo(text)
+    else:
+      output.write_text(text + '\n', encoding='ascii')
+
+
+@app.command('import')
+def import_run(
+  file: Annotated[
+    pathlib.Path, typer.Argument(help='What `export` wrote; - for stdin.')
+  ],
+  ledger: _Ledger = _DEFAULT,
+) -> None:
+  """Adds an exported run to a ledger, whole or not at all."""
+  with _opened(ledger, create=True) as opened, _read(file) as lines:
+    name = opened.import_run(lines)
+    _print_head(name, opened.verify(name))
+
+
+@contextlib.contextmanager
+def _read(file: pathlib.Path) -> Iterator[Iterator[str]]:
+  if str(file) == '-':
+    yield iter(sys.stdin)
+  else:
+    with open(file, encoding='utf-8') as opened:
+      yield opened

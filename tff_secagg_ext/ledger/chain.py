@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hash chain over a run, so that nothing in it is altered unseen.
+
+Every row of a run is a record of JSON values. Its hash is the SHA-256 of its
+`redacted` form in canonical JSON (sorted keys, no blanks, ASCII), the hash
+itself left out:
+
+* the run's record is the start of two chains, of its sessions and of its
+  entries; each record in them has its `number`, from 1, and the hash of the
+  one before it as `previous`;
+* an entry names the hash of the session that wrote it, and so binds it;
+* what an entry hides from the release view is in its hash as a commitment,
+  the SHA-256 of the hidden values and of a random salt of 256 bits. So a
+  redacted chain can be checked like a whole one, and a cohort's size cannot be
+  found by trying all sizes.
+
+A chain shows that rows were altered by somebody who did not write the rest of
+it anew. Whoever can do that can forge it, unless a `Head` of it is kept
+elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+import hashlib
+import hmac
+import secrets
+from typing import Any, TypeAlias
+
+from tff_secagg_ext.ledger import errors, records
+
+VERSION = 1
+HIDDEN = ('protocol', 'recorded_at', 'salt')
+
+Record: TypeAlias = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+  """The state of a chain in one line, to be kept where nobody alters it.
+
+  Attributes:
+    sessions: How many sessions it covers.
+    entries: How many entries it covers.
+    digest: SHA-256 over the newest of both, 64 hexadecimal digits.
+  """
+
+  sessions: int
+  entries: int
+  digest: str
+
+  def __str__(self) -> str:
+    return f'{self.sessions}.{self.entries}.{self.digest}'
+
+  @classmethod
+  def parse(cls, text: str) -> Head:
+    """Returns the head that `str` gave.
+
+    Raises:
+      ValueError: If it is none.
+    """
+    parts = text.strip().split('.')
+    numbers = [part for part in parts[:2] if part.isascii() and part.isdigit()]
+    digits = set(parts[-1]) <= set('0123456789abcdef')
+    if (
+      len(parts) != 3 or len(numbers) != 2 or len(parts[2]) != 64 or not digits
+    ):
+      raise ValueError(
+        'A head must be two numbers and 64 hexadecimal digits, separated by'
+        f' points. Found {text!r}. Give what `ledger verify` printed.'
+      )
+    return cls(int(parts[0]), int(parts[1]), parts[2])
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+  """The records of a run, whole or redacted, in the order of the database.
+
+  Attributes:
+    run: What the run was begun with.
+    sessions: Its openings, oldest first.
+    entries: Its entries, by number.
+  """
+
+  run: Record
+  sessions: Sequence[Record]
+  entries: Sequence[Record]
+
+  @functools.cached_property
+  def start(self) -> str:
+    """What the first session and the first entry name as `previous`."""
+    return hash_of(self.run)
+
+  def end(self, records_: Sequence[Record]) -> str:
+    """Returns what the next record after `records_` names as `previous`."""
+    return str(records_[-1]['hash']) if records_ else self.start
+
+  def head(
+    self, sessions: int | None = None, entries: int | None = None
+  ) -> Head:
+    """Returns the head of the chain, or of so many records of it."""
+    sessions = len(self.sessions) if sessions is None else sessions
+    entries = len(self.entries) if entries is None else entries
+    tips = {
+      'what': 'head',
+      'sessions': sessions,
+      'entries': entries,
+      'session': self.end(self.sessions[:sessions]),
+      'entry': self.end(self.entries[:entries]),
+    }
+    return Head(sessions, entries, _sha256(tips))
+
+  def fault(self, kept: Head | None = None) -> str | None:
+    """Returns what was done to the first record that is not as written.
+
+    Args:
+      kept: An earlier head of the chain, or its present one.
+
+    Returns:
+      A sentence without its point, `None` if nothing is wrong.
+    """
+    found = _first_fault('session', self.start, self.sessions)
+    found = found or _first_fault('entry', self.start, self.entries)
+    found = found or self._stray()
+    if found or kept is None:
+      return found
+    for what, count, wanted in (
+      ('session', len(self.sessions), kept.sessions),
+      ('entry', len(self.entries), kept.entries),
+    ):
+      if count < wanted:
+        return (
+          f'{what} {count + 1} is missing, and all after it up to {wanted},'
+          ' which the head counts'
+        )
+    if not hmac.compare_digest(
+      self.head(kept.sessions, kept.entries).digest, kept.digest
+    ):
+      return 'the whole chain was written anew: it is not the one of the head'
+    return None
+
+  def _stray(self) -> str | None:
+    known = {session['hash'] for session in self.sessions}
+    for entry in self.entries:
+      if entry['session'] not in known:
+        return f'the session that wrote entry {entry["number"]} is missing'
+    return None
+
+  def check(self, kept: Head | None = None) -> Head:
+    """Returns the head; `kept` is as in `fault`.
+
+    Raises:
+      BrokenChainError: If anything was altered; names the first record.
+    """
+    found = self.fault(kept)
+    if found:
+      raise errors.BrokenChainError(
+        f'The chain of run {self.run["name"]!r} is broken: {found}. What it'
+        ' tells cannot be relied on, and nothing is added to it. Restore the'
+        ' ledger from a copy that verifies, or begin another run.'
+      )
+    return self.head()
+
+
+def new_salt() -> str:
+  """Returns 256 random bits, in hexadecimal."""
+  return secrets.token_hex(32)
+
+
+def redacted(record: Record) -> dict[str, Any]:
+  """Returns what the release view may see of a record.
+
+  Of an entry these are all fields but the salt, the time, and what of
+  `protocol` is not public: rounds of larger cohorts take longer. `hidden` is
+  the commitment to them.
+  """
+  if 'salt' not in record:
+    return dict(record)
+  protocol = record['protocol']
+  public = None
+  if isinstance(protocol, Mapping):
+    public = {k: v for k, v in protocol.items() if k in records.PUBLIC}
+  return {
+    **{k: v for k, v in record.items() if k not in HIDDEN},
+    'protocol': public,
+    'hidden': _sha256({name: record[name] for name in HIDDEN}),
+  }
+
+
+def hash_of(record: Record) -> str:
+  """Returns the hash that a record has if it is as it was written.
+
+  Raises:
+    TypeError: If it holds what no record holds.
+    ValueError: If it holds a number that is not finite.
+  """
+  bound = redacted(record)
+  bound.pop('hash', None)
+  return _sha256(bound)
+
+
+def _sha256(value: Mapping[str, Any]) -> str:
+  return hashlib.sha256(records.to_text(value).encode('ascii')).hexdigest()
+
+
+def _first_fault(
+  what: str, start: str, chained: Sequence[Record]
+) -> str | None:
+  previous = start
+  for place, record in enumerate(chained, 1):
+    fits = record['number'] == place and record['previous'] == previous
+    if not fits or not _was_written(record):
+      return _diagnose(what, chained, place)
+    previous = record['hash']
+  return None
+
+
+def _diagnose(what: str, chained: Sequence[Record], place: int) -> str:
+  """Returns what happened at `place`, where the chain breaks first."""
+  record = chained[place - 1]
+  if record['number'] != place:
+    return f'{what} {place} is missing'
+  written = _written_number(record, len(chained))
+  if written == place:
+    if place > 1:
+      return f'{what} {place - 1} was altered: {what} {place} followed another'
+    return f'the run was altered: its first {what} was written for another'
+  if written is None:
+    after = chained[place] if place < len(chained) else None
+    if after is not None and _written_number(after, len(chained)) == place:
+      return f'{what} {place} was inserted'
+    session = ', or the session that wrote it,' if what == 'entry' else ''
+    return f'{what} {place}{session} was altered'
+  if written < place:
+    return f'{what} {place} was inserted: it is a copy of {what} {written}'
+  for number, other in enumerate(chained, 1):
+    if _was_written({**other, 'number': place}):
+      return f'{what} {place} was reordered: it is at {number}'
+  return f'{what} {place} is missing: {what} {written} is in its place'
+
+
+def _was_written(record: Record) -> bool:
+  """Whether a record has the hash of what it says."""
+  try:
+    return bool(hash_of(record) == record['hash'])
+  except (TypeError, ValueError):
+    return False
+
+
+def _written_number(record: Record, length: int) -> int | None:
+  """Returns the number under which a record was written, if it is intact.
+
+  As many may be missing before it as are left.
+  """
+  for number in range(1, 2 * length + 2):
+    if _was_written({**record, 'number': number}):
+      return number
+  return None

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs as lines of JSON: exported, checked, imported.
+
+| line | `what` | holds |
+| --- | --- | --- |
+| 1 | `export` | the version of the format, the head of the chain, `redacted` |
+| 2 | `run` | the run |
+| then | `session` | one opening of it a line, oldest first |
+| then | `entry` | one entry a line, by number |
+
+Lines from the second on are the records of `chain`, in canonical JSON. In a
+redacted export they are what is hashed: the hash of a line is the SHA-256 of
+the line without its field `hash`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import json
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+
+from tff_secagg_ext.ledger import chain as chain_lib
+from tff_secagg_ext.ledger import errors, records, rows, schema
+from tff_secagg_ext.ledger.chain import Chain, Head
+
+_VERSION = 1
+
+_Fields = Mapping[str, type | tuple[type, ...]]
+_LINKED: _Fields = {'what': str, 'number': int, 'previous': str, 'hash': str}
+_NUMBER = (int, float, type(None))
+_OBJECT_OR_NONE = (dict, type(None))
+_EXPORT: _Fields = {'what': str, 'version': int, 'head': str, 'redacted': bool}
+_FIELDS: Mapping[str, _Fields] = {
+  'run': {
+    'what': str,
+    'version': int,
+    'name': str,
+    'settings': dict,
+    'delta': float,
+    'created_at': str,
+    'inherited': _OBJECT_OR_NONE,
+  },
+  'session': {**_LINKED, 'writer': str, 'versions': dict, 'opened_at': str},
+  'entry': {
+    **_LINKED,
+    'session': str,
+    'round': int,
+    'attempt': int,
+    'kind': str,
+    'charge': dict,
+    'measurements': dict,
+    'note': str,
+    'release_epsilon': _NUMBER,
+    'server_epsilon': _NUMBER,
+    'reasons': dict,
+    'protocol': _OBJECT_OR_NONE,
+  },
+}
+_HIDDEN: _Fields = {'recorded_at': str, 'salt': str}
+_COMMITTED: _Fields = {'hidden': str}
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+  """What an export says, once its chain has been verified.
+
+  Attributes:
+    chain: The records.
+    redacted: Whether they are only what the release view may see.
+  """
+
+  chain: Chain
+  redacted: bool
+
+  def importable(self) -> Chain:
+    """Returns the chain, of which all is known.
+
+    Raises:
+      ExportError: If it is redacted.
+    """
+    if self.redacted:
+      raise errors.ExportError(
+        'A redacted export cannot be imported: a run that goes on needs what'
+        ' it leaves out. Found a redacted one. Check it with `ledger verify'
+        ' --export`, or import one that was exported without --redacted.'
+      )
+    return self.chain
+
+
+def dump(chain: Chain, *, redacted: bool) -> Sequence[str]:
+  """Returns the lines of an export, without their ends.
+
+  Raises:
+    BrokenChainError: If the chain does not verify.
+  """
+  header = {
+    'what': 'export',
+    'version': _VERSION,
+    'redacted': redacted,
+    'head': str(chain.check()),
+  }
+  lines = [header, chain.run, *chain.sessions, *chain.entries]
+  if redacted:
+    lines = [chain_lib.redacted(line) for line in lines]
+  return [records.to_text(dict(line)) for line in lines]
+
+
+def load(lines: Iterable[str]) -> Export:
+  """Returns what `dump` gave, checked line by line and as a chain.
+
+  Raises:
+    ExportError: If a line is not one of an export; names its number.
+    BrokenChainError: If the lines are not as they were written.
+  """
+  parsed = [_parse(number, line) for number, line in enumerate(lines, 1)]
+  for number, version in ((1, _VERSION), (2, chain_lib.VERSION)):
+    if len(parsed) < number:
+      _refuse(number, 'is missing')
+    if parsed[number - 1].get('version') != version:
+      found = parsed[number - 1].get('version')
+      _refuse(number, f'must be of version {version}; it is of {found!r}')
+  header, run, *rest = parsed
+  _check(1, header, 'export', _EXPORT)
+  _check(2, run, 'run', _FIELDS['run'])
+  more = _COMMITTED if header['redacted'] else _HIDDEN
+  sessions = 0
+  for number, record in enumerate(rest, 3):
+    if record.get('what') == 'session' and sessions == number - 3:
+      sessions += 1
+      _check(number, record, 'session', _FIELDS['session'])
+    else:
+      _check(number, record, 'entry', {**_FIELDS['entry'], **more})
+      _check_values(number, record)
+  chain = Chain(run, rest[:sessions], rest[sessions:])
+  _check_head(header['head'], chain)
+  return Export(chain, header['redacted'])
+
+
+def verify_export(
+  lines: Iterable[str], kept: Head | None = None
+) -> tuple[str, Head]:
+  """Checks an export, redacted or not; returns the run's name and its head.
+
+  Args:
+    lines: What `Ledger.export` gave.
+    kept: As in `Ledger.verify`.
+
+  Raises:
+    ExportError: If a line is not one of an export; names its number.
+    BrokenChainError: If the run is not as it was written.
+  """
+  chain = load(lines).chain
+  return str(chain.run['name']), chain.check(kept)
+
+
+def insert(connection: sa.Connection, chain: Chain) -> None:
+  """Adds a chain that is whole to the ledger.
+
+  Raises:
+    ExportError: If another run of that name is there.
+  """
+  name = chain.run['name']
+  same = connection.execute(
+    sa.select(schema.runs.c.id).where(schema.runs.c.name == name)
+  ).scalar()
+  if same is not None:
+    found = rows.read(connection, same).chain
+    if found.fault() or found.head() != chain.head():
+      raise errors.ExportError(
+        f'The ledger has another run {name!r}: its head is {found.head()},'
+        f' that of the export {chain.head()}. Import into another ledger.'
+      )
+    return
+  inserted = connection.execute(
+    sa.insert(schema.runs).values(rows.to_columns(chain.run))
+  ).inserted_primary_key
+  assert inserted is not None
+  run_id, sessions = int(inserted[0]), {}
+  for record in chain.sessions:
+    row = {**rows.to_columns(record), 'run_id': run_id}
+    key = connection.execute(sa.insert(schema.sessions).values(row))
+    assert key.inserted_primary_key is not None
+    sessions[record['hash']] = int(key.inserted_primary_key[0])
+  entries = [
+    {
+      **rows.to_columns(record),
+      'run_id': run_id,
+      'session_id': sessions[record['session']],
+    }
+    for record in chain.entries
+  ]
+  if entries:
+    connection.execute(sa.insert(schema.entries), entries)
+
+
+def _parse(number: int, line: str) -> dict[str, Any]:
+  def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+      _refuse(number, 'has a field twice')
+    return dict(pairs)
+
+  def no_constant(name: str) -> NoReturn:
+    _refuse(number, f'has the number {name}')
+
+  try:
+    record = json.loads(
+      line, object_pairs_hook=unique, parse_constant=no_constant
+    )
+  except ValueError as error:
+    if isinstance(error, errors.ExportError):
+      raise
+    _refuse(number, f'is not JSON ({error})')
+  if not isinstance(record, dict):
+    _refuse(number, 'is not an object')
+  return record
+
+
+def _check(
+  number: int, record: Mapping[str, Any], what: str, fields: _Fields
+) -> None:
+  """Refuses a line that is not a `what`, with these fields and no others."""
+  if record.get('what') != what:
+    _refuse(number, f'must be of a {what}; it is of {record.get("what")!r}')
+  if set(record) != set(fields):
+    differing = sorted(set(record) ^ set(fields))
+    _refuse(number, f'lacks, or has too many, of the fields {differing}')
+  for name, kinds in fields.items():
+    value = record[name]
+    wrong_bool = isinstance(value, bool) and kinds is not bool
+    if wrong_bool or not isinstance(value, kinds):
+      _refuse(number, f'has the {name} {value!r}')
+
+
+def _check_head(text: str, chain: Chain) -> None:
+  try:
+    head = Head.parse(text)
+  except ValueError as error:
+    _refuse(1, f'has no head ({error})')
+  found = chain.check(head)
+  if found != head:
+    _refuse(1, f'has another head than the lines after it, {found}')
+
+
+def _check_values(number: int, record: Mapping[str, Any]) -> None:
+  """Refuses an entry that no ledger could read."""
+  blank = {'recorded_at': '', 'salt': '', 'session_id': 0}
+  try:
+    rows.to_entry({**blank, **rows.to_columns(record)})
+  except (KeyError, TypeError, ValueError) as error:
+    _refuse(number, f'is no entry ({error})')
+
+
+def _refuse(number: int, what: str) -> NoReturn:
+  raise errors.ExportError(
+    f'Line {number} {what}. Give a file as `ledger export` wrote it.'
+  )

@@ -9,6 +9,7 @@ from tff_secagg_ext.program.loop import (
   TrainingResult,
   train,
 )
+from tff_secagg_ext.program.planning import RunPlan, warn_of_noise
 from tff_secagg_ext.program.recorder import PrivacyRecorder, RunDescription
 from tff_secagg_ext.program.terms import MeasurementError
 
@@ -21,7 +22,9 @@ __all__ = [
   'PrivacyRecorder',
   'RoundRecord',
   'RunDescription',
+  'RunPlan',
   'TrainingPlan',
   'TrainingResult',
   'train',
+  'warn_of_noise',
 ]

@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import inspect
 import json
+import logging
 import os
 from typing import Any
 
 from tff_secagg_ext import _validate, accounting, aggregators, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext._compat import tff
-from tff_secagg_ext.program import references, terms
+from tff_secagg_ext.program import budgets, references, terms
 from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program.account import Account, Reservation
+
+_logger = logging.getLogger('tff_secagg_ext')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,8 @@ class RunDescription:
     secure_sums: How the vectors are summed; `None`: as the installed context
       does. The server view's epsilon is true where all but the sum is secret
       to the server.
+    population_name: A name for the population. Runs of one ledger that give the
+      same name share one budget; `None`: the budget is that of this run.
     notes: Other JSON values that must stay as they are while the run lasts,
       such as the task and the model.
   """
@@ -39,6 +44,7 @@ class RunDescription:
   population: int | None = None
   unit_of_privacy: str = 'client'
   secure_sums: str | None = None
+  population_name: str | None = None
   notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
@@ -93,6 +99,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     run: RunDescription | str,
     sampling: accounting.Sampling,
     delta: float,
+    budget: accounting.Budget | None = None,
   ):
     """Opens the run, new or with the same settings, and wraps `process`.
 
@@ -105,11 +112,16 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
         always true. `PoissonSampling` needs an aggregator for cohorts
         'poisson'.
       delta: At which delta epsilon is told, in (0, 1). A hundredth of it pays
-        for Poisson cohorts out of their bounds.
+        for Poisson cohorts out of their bounds. Above one over the population
+        it is warned of, in the log.
+      budget: What the run, or its named population, must stay within, at this
+        delta. A round that would pass it raises `accounting.BudgetExceeded`,
+        and is not run.
 
     Raises:
       TypeError: If an argument is of the wrong kind.
-      ValueError: If `sampling` and `aggregator` contradict each other.
+      ValueError: If `sampling` and `aggregator` contradict each other, or the
+        budget contradicts what is on record; see `budgets.agree`.
       ledger.LedgerError: If the ledger or the run cannot be opened; see
         `Ledger.open` and `Ledger.open_run`.
     """
@@ -120,8 +132,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     if isinstance(run, str):
       run = RunDescription(run)
     releases = releases_lib.of_process(process)
-    poisson = isinstance(sampling, accounting.PoissonSampling)
-    failures = terms.COHORTS_SHARE_OF_DELTA * delta if poisson else 0.0
+    failures = terms.failures(sampling, delta)
     agreed = terms.Terms(
       aggregator,
       releases,
@@ -132,15 +143,19 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     )
     if not isinstance(ledger, ledger_lib.Ledger):
       ledger = ledger_lib.Ledger.open(ledger)
-    self._account = Account(
-      ledger.open_run(
-        run.name,
-        _settings(agreed, run),
-        delta=delta,
-        failure_probability=failures,
-      ),
-      agreed,
+    _check_delta(delta, run.population, budget)
+    scope = budgets.Scope(run.name, run.population_name)
+    agreement = budgets.agree(ledger, scope, budget, agreed)
+    opened = ledger.open_run(
+      run.name,
+      _settings(agreed, run, agreement),
+      delta=delta,
+      failure_probability=failures,
     )
+    guard = None
+    if agreement is not None:
+      guard = budgets.Guard(ledger, opened, agreement)
+    self._account = Account(opened, agreed, guard)
     self._process = process
     super().__init__(
       process.initialize,
@@ -233,8 +248,19 @@ class _RecordedNext(tff.Computation):
     return len(data) if isinstance(data, (list, tuple)) else None
 
 
-def _settings(agreed: terms.Terms, run: RunDescription) -> dict[str, Any]:
+def _settings(
+  agreed: terms.Terms,
+  run: RunDescription,
+  agreement: budgets.Agreement | None,
+) -> dict[str, Any]:
+  # What is absent by default is so in ledgers of earlier versions too.
+  optional: dict[str, Any] = {}
+  if run.population_name is not None:
+    optional['population_name'] = run.population_name
+  if agreement is not None:
+    optional['budget'] = agreement.settings
   return {
+    **optional,
     'aggregator': agreed.aggregator.settings,
     'dimension': agreed.releases.dimension,
     'unaccounted': list(agreed.releases.unaccounted),
@@ -244,6 +270,19 @@ def _settings(agreed: terms.Terms, run: RunDescription) -> dict[str, Any]:
     'secure_sums': run.secure_sums or terms.sums(agreed.options),
     'notes': dict(run.notes),
   }
+
+
+def _check_delta(
+  delta: float, population: int | None, budget: accounting.Budget | None
+) -> None:
+  if budget is not None and budget.delta != delta:
+    raise ValueError(
+      f'`budget` must be at the delta of the run, {delta!r}. Found'
+      f' {budget.delta!r}. Give both the same.'
+    )
+  warning = population and accounting.warn_of_delta(delta, population)
+  if warning:
+    _logger.warning('%s', warning)
 
 
 def _check_kinds(process: object, aggregator: object, sampling: object) -> None:

@@ -19,6 +19,7 @@ from tff_secagg_ext import accounting, ledger, program
 from tff_secagg_ext.accounting import costs
 from tff_secagg_ext.program import account as account_lib
 from tff_secagg_ext.program import budgets
+from tff_secagg_ext.program import terms as terms_lib
 from tff_secagg_ext.program.releases import Releases
 from tff_secagg_ext.program.terms import Terms
 
@@ -29,7 +30,7 @@ NONE = accounting.NoSampling()
 
 def aggregator(noise: float) -> Any:
   return tff_secagg_ext.ddp_secure_aggregator(
-    noise, 100, min_contributors=50, max_contributors=200, cohorts='poisson'
+    noise, 100, min_contributors=25, max_contributors=250, cohorts='poisson'
   )
 
 
@@ -43,7 +44,7 @@ def open_account(
   sampling: accounting.Sampling = NONE,
 ) -> account_lib.Account:
   """An account, without a process: only charges are looked at."""
-  allowed = 1e-9 if isinstance(sampling, accounting.PoissonSampling) else 0.0
+  allowed = terms_lib.failures(sampling, budget.delta)
   terms = Terms(aggregator(noise), Releases(64, ()), sampling, 10**4, allowed)
   scope = budgets.Scope(run, population)
   agreement = budgets.agree(opened, scope, budget, terms)
@@ -255,7 +256,7 @@ def test_a_population_keeps_the_filter_of_its_first_run(
   sampling = accounting.PoissonSampling(0.01)
   with ledger.Ledger.open(tmp_path / 'runs.db') as opened:
     orders = []
-    for number, noise in enumerate([1.0, 20.0, 1.0]):
+    for number, noise in enumerate([0.3, 20.0, 0.3]):
       for _ in range(2):  # Opened again, it is the same.
         account = open_account(
           opened,
@@ -287,7 +288,9 @@ def test_what_contradicts_the_record_is_refused(tmp_path: pathlib.Path) -> None:
     fixed = dataclasses.replace(budget, adaptive=False)
     with pytest.raises(ValueError, match='must be adaptive where it is shared'):
       open_account(opened, fixed, run='b', population='clients')
-    with pytest.raises(ledger.RunSettingsError, match='budget.epsilon is 3.0'):
+    with pytest.raises(
+      ledger.RunSettingsError, match=r'budget\.epsilon is 3\.0'
+    ):
       open_account(opened, more, run='c', population='other')
       open_account(opened, budget, run='d')
       open_account(opened, more, run='d')
@@ -298,22 +301,23 @@ def test_what_contradicts_the_record_is_refused(tmp_path: pathlib.Path) -> None:
 def test_the_cohorts_of_too_many_runs_are_refused(
   tmp_path: pathlib.Path,
 ) -> None:
-  budget = accounting.Budget(3.0, 1e-8, adaptive=True)
-  with ledger.Ledger.open(tmp_path / 'runs.db') as opened:
+  budget = accounting.Budget(3.0, DELTA, adaptive=True)
+
+  def another(number: int) -> None:
     open_account(
       opened,
       budget,
+      run=str(number),
       population='clients',
       sampling=accounting.PoissonSampling(0.01),
     )
+
+  with ledger.Ledger.open(tmp_path / 'runs.db') as opened:
+    for number in range(10):
+      another(number)
+    another(3)
     with pytest.raises(ValueError, match='must keep the failures of its'):
-      open_account(
-        opened,
-        budget,
-        run='b',
-        population='clients',
-        sampling=accounting.PoissonSampling(0.01),
-      )
+      another(10)
 
 
 def record(process: Any, aggregator: Any, path: Any, **kwargs: Any) -> Any:

@@ -281,3 +281,17 @@ def test_composition_of_what_happened_is_no_filter() -> None:
 def test_unknown_filters_are_refused() -> None:
   with pytest.raises(ValueError, match="`filter` must be 'composition'"):
     filters.from_settings({'filter': 'other'}, 'release', DELTA)
+
+
+@pytest.mark.parametrize('adaptive', [False, True])
+@pytest.mark.parametrize('q', [None, 0.1])
+def test_two_adjacencies_do_not_compose(
+  adaptive: bool, q: float | None
+) -> None:
+  plan = _round(0.1, q)
+  other = accounting.Round(plan.events, accounting.NoSampling('substitution'))
+  spent = _budget(adaptive=adaptive).filter(plan).with_round(plan)
+  with pytest.raises(
+    ValueError, match="All rounds must have the adjacency 'zero_out'"
+  ):
+    spent.with_round(other)

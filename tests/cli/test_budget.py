@@ -81,13 +81,13 @@ def test_training_stops_before_the_round_that_would_pass(
     return dataclasses.replace(found, value=0.9 * found.value)
 
   monkeypatch.setattr(program.RunPlan, 'calibrated', less)
-  result = train(tmp_path, '--target-epsilon=4', *SIZES)
-  assert result.exit_code == 3
+  result = train(tmp_path, '--target-epsilon=4', '--target-view=server', *SIZES)
+  assert result.exit_code == 3, result.output
   assert 'Stopped after round 2' in result.output
   assert "Run 'mine' must stay within epsilon 4" in result.output
   run = recorded(tmp_path)
   assert [item['status'] for item in run['rounds']] == ['committed'] * 2
-  assert run['release_epsilon'] <= 4.0
+  assert run['server_epsilon'] <= 4.0
 
 
 def test_a_plan_is_a_table_of_choices() -> None:
@@ -128,7 +128,10 @@ def test_choices_that_there_are_not_say_why() -> None:
 @pytest.mark.parametrize(
   ('args', 'message'),
   [
-    (['--target-epsilon=0.0001'], 'The nearest that can be met is epsilon'),
+    (
+      ['--target-epsilon=0.001', '--bits=12', '--target-view=server'],
+      'The nearest that can be met is epsilon',
+    ),
     (['--target-epsilon=0'], '`epsilon` must be in (0, inf)'),
     (['--target-epsilon=1', '--delta=1'], '`delta` must be in (0, 1)'),
     (['--target-epsilon=1', '--delta=0'], '`delta` must be in (0, 1)'),
@@ -158,7 +161,8 @@ def test_a_large_delta_is_warned_of() -> None:
 
 
 def test_training_refuses_a_target_it_cannot_meet(tmp_path: Any) -> None:
-  result = train(tmp_path, '--target-epsilon=0.0001', *SIZES)
+  target = ['--target-epsilon=0.001', '--target-view=server', '--bits=12']
+  result = train(tmp_path, *target, *SIZES)
   assert result.exit_code == 2
   assert 'The nearest that can be met is epsilon' in result.output
   both = train(tmp_path, '--target-epsilon=4', '--noise-multiplier=1')

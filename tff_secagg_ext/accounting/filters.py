@@ -102,19 +102,25 @@ class GaussianFilter:
     view: 'release' or 'server'.
     slack: How much of epsilon pays for the slack of the lemma, in nats.
     spent: What the rounds so far cost together.
+    adjacency: The relation of the rounds so far; `None` before the first.
   """
 
   delta: float
   view: str
   slack: float
   spent: costs.Cost = dataclasses.field(default_factory=costs.Cost)
+  adjacency: str | None = None
 
   def with_round(
     self, a_round: events_lib.Round, count: int = 1
   ) -> GaussianFilter:
     """Returns the filter after `count` more rounds like `a_round`."""
     cost = costs.round_cost(a_round, self.view).times(count)
-    return dataclasses.replace(self, spent=self.spent + cost)
+    return dataclasses.replace(
+      self,
+      spent=self.spent + cost,
+      adjacency=_same_adjacency(self.adjacency, a_round),
+    )
 
   def epsilon(self) -> Epsilon:
     """Returns the epsilon of one Gaussian with the sum of squared ratios."""
@@ -157,6 +163,7 @@ class RenyiFilter:
     order: The order, one of `ORDERS`; fixed before the first round.
     divergence: The sum of the divergences of the rounds so far, in nats.
     reasons: Why it is infinite; empty if it is finite.
+    adjacency: The relation of the rounds so far; `None` before the first.
   """
 
   delta: float
@@ -164,18 +171,21 @@ class RenyiFilter:
   order: float
   divergence: float = 0.0
   reasons: tuple[str, ...] = ()
+  adjacency: str | None = None
 
   def with_round(
     self, a_round: events_lib.Round, count: int = 1
   ) -> RenyiFilter:
     """Returns the filter after `count` more rounds like `a_round`."""
+    adjacency = _same_adjacency(self.adjacency, a_round)
     cost = costs.round_cost(a_round, self.view)
     if cost.reasons:
       reasons = tuple(dict.fromkeys(self.reasons + cost.reasons))
-      return dataclasses.replace(self, reasons=reasons)
+      return dataclasses.replace(self, reasons=reasons, adjacency=adjacency)
     index = int(np.searchsorted(ORDERS, self.order))
-    one = round_divergences(a_round, self.view, (self.order,), index)[0]
-    return dataclasses.replace(self, divergence=self.divergence + count * one)
+    one = float(round_divergences(a_round, self.view, (self.order,), index)[0])
+    total = self.divergence + count * one
+    return dataclasses.replace(self, divergence=total, adjacency=adjacency)
 
   def epsilon(self) -> Epsilon:
     """Returns what [CKS20, Prop. 12] gives at the order."""
@@ -192,6 +202,16 @@ class RenyiFilter:
   def settings(self) -> Mapping[str, Any]:
     """What was fixed before the first round, as JSON values."""
     return {'filter': 'renyi', 'order': self.order}
+
+
+def _same_adjacency(known: str | None, a_round: events_lib.Round) -> str:
+  found = a_round.sampling.adjacency
+  if known not in (None, found):
+    raise ValueError(
+      f'All rounds must have the adjacency {known!r} of the first. Found'
+      f' {found!r}. Two relations do not compose: keep one budget for each.'
+    )
+  return found
 
 
 @functools.lru_cache(maxsize=1024)

@@ -27,7 +27,7 @@ _SMALLEST = 10
 _FOOTNOTE = (
   'z: noise multiplier towards the server, the least that meets the target.'
   ' Error: standard deviation of a coordinate of the mean, of noise and'
-  ' rounding, over the clip norm. Bytes: of one client in one round of the'
+  ' rounding, over the clip norm. MB: of one client in one round of the'
   ' expected size.'
 )
 
@@ -223,14 +223,13 @@ def _print(choices: Sequence[Choice], budget: accounting.Budget) -> None:
   console = Console()
   console.print(
     f'Target: ε = {budget.epsilon:g} at δ = {budget.delta:g}, {budget.view}'
-    ' view.',
+    f' view. Sums of {choices[0].bits} bits.',
     highlight=False,
   )
   table = Table()
   for name in ('clients', 'rounds', 'z', 'ε release', 'ε server', 'error'):
-    table.add_column(name, justify='right')
-  for name in ('bits', 'sent', 'received'):
-    table.add_column(name, justify='right')
+    table.add_column(name, justify='right', no_wrap=True)
+  table.add_column('MB up, down', justify='right', no_wrap=True)
   for choice in choices:
     table.add_row(*_cells(choice))
   console.print(table)
@@ -250,13 +249,12 @@ def _cells(choice: Choice) -> Iterator[str]:
   yield f'{choice.clients_per_round:,}'
   yield f'{choice.rounds:,}'
   if choice.refused is not None:
-    yield from ('none', '', '', '', str(choice.bits), '', '')
+    yield from ('none', '', '', '', '')
     return
   yield f'{choice.noise_multiplier:.3g}{" !" if choice.warning else ""}'
   for epsilon in (choice.release_epsilon, choice.server_epsilon):
     yield '∞' if epsilon is None else f'{epsilon:.4g}'
   yield f'{choice.mean_error:.1e}'
-  yield str(choice.bits)
-  for count in (choice.upload_bytes, choice.download_bytes):
-    assert count is not None
-    yield f'{count / 1e6:.3g} MB'
+  assert choice.upload_bytes is not None
+  assert choice.download_bytes is not None
+  yield f'{choice.upload_bytes / 1e6:.2f}, {choice.download_bytes / 1e6:.2f}'

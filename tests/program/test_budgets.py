@@ -369,6 +369,8 @@ def test_deltas_that_do_not_fit(
   path = tmp_path / 'runs.db'
   with pytest.raises(ValueError, match='must be at the delta of the run'):
     record(process, aggregator, path, budget=accounting.Budget(1.0, 1e-6))
+  with pytest.raises(TypeError, match='`budget` must be a Budget'):
+    record(process, aggregator, path, budget=1.0)
   with caplog.at_level(logging.WARNING, 'tff_secagg_ext'):
     record(
       process,

@@ -275,6 +275,8 @@ def _settings(
 def _check_delta(
   delta: float, population: int | None, budget: accounting.Budget | None
 ) -> None:
+  if not isinstance(budget, (accounting.Budget, type(None))):
+    raise TypeError(f'`budget` must be a Budget. Found {budget!r}.')
   if budget is not None and budget.delta != delta:
     raise ValueError(
       f'`budget` must be at the delta of the run, {delta!r}. Found'

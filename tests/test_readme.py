@@ -72,7 +72,8 @@ def test_commands_run(tmp_path: pathlib.Path):
         timeout=300,
       )
       printed.append(done.stdout)
-  _, listed, shown, parameters = printed
+  _, listed, shown, planned, parameters = printed
+  assert 'ε = 4 at δ = 0.001' in planned
   assert 'neighbors' in parameters
   assert 'mine' in listed
   rounds = json.loads(shown)['rounds']

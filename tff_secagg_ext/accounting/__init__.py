@@ -4,7 +4,8 @@
 Events and samplings say what happened (`NoisedSumEvent`, `PoissonSampling`,
 ...); `epsilon` says what it cost, in the two views of docs/accounting.md
 (`release_epsilon`, `server_epsilon`); an `Accountant` says it after every
-round.
+round. A `Budget` is what may be spent: `calibrate` finds what it affords, and
+its filter decides whether one round more is within it.
 """
 
 from tff_secagg_ext.accounting.accountant import (
@@ -12,6 +13,18 @@ from tff_secagg_ext.accounting.accountant import (
   epsilon,
   release_epsilon,
   server_epsilon,
+)
+from tff_secagg_ext.accounting.budget import (
+  Budget,
+  BudgetExceeded,
+  warn_of_delta,
+)
+from tff_secagg_ext.accounting.calibrate import (
+  Calibrated,
+  UnmetTargetError,
+  calibrate,
+  largest_cohort,
+  most_rounds,
 )
 from tff_secagg_ext.accounting.cohorts import (
   CohortBounds,
@@ -26,6 +39,7 @@ from tff_secagg_ext.accounting.events import (
   UnaccountedEvent,
   Waiver,
 )
+from tff_secagg_ext.accounting.filters import Filter
 from tff_secagg_ext.accounting.sampling import (
   FixedSizeSampling,
   NoSampling,
@@ -36,9 +50,13 @@ from tff_secagg_ext.accounting.serialization import from_json, to_json
 
 __all__ = [
   'Accountant',
+  'Budget',
+  'BudgetExceeded',
+  'Calibrated',
   'CohortBounds',
   'Epsilon',
   'Event',
+  'Filter',
   'FixedSizeSampling',
   'NoSampling',
   'NoisedSumEvent',
@@ -46,12 +64,17 @@ __all__ = [
   'Round',
   'Sampling',
   'UnaccountedEvent',
+  'UnmetTargetError',
   'Waiver',
+  'calibrate',
   'epsilon',
   'from_json',
+  'largest_cohort',
+  'most_rounds',
   'odds_of_being_needed',
   'poisson_cohort_bounds',
   'release_epsilon',
   'server_epsilon',
   'to_json',
+  'warn_of_delta',
 ]

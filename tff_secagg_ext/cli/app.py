@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tff_secagg_ext.cli import errors, secagg
+from tff_secagg_ext.cli import budget, errors, secagg
 from tff_secagg_ext.cli import ledger as ledger_commands
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(ledger_commands.app, name='ledger')
 app.add_typer(secagg.app, name='secagg')
+app.add_typer(budget.app, name='budget')
 
 _Ledger = Annotated[str, typer.Option(help='SQLAlchemy URL of the ledger.')]
 
@@ -42,8 +43,21 @@ def train(
     str, typer.Option(help='digits, shakespeare or fashion-mnist.')
   ] = 'digits',
   noise_multiplier: Annotated[
-    float, typer.Option(help='Noise over sensitivity; 0 has no privacy.')
-  ] = 1.0,
+    float | None,
+    typer.Option(
+      help='Noise over sensitivity, 1 by default; 0 has no privacy.',
+      show_default=False,
+    ),
+  ] = None,
+  target_epsilon: Annotated[
+    float | None,
+    typer.Option(
+      help='Take the least noise that meets it, and stop before it.'
+    ),
+  ] = None,
+  target_view: Annotated[
+    str, typer.Option(help='Whose epsilon that is: release or server.')
+  ] = 'release',
   rounds: Annotated[
     int | None, typer.Option(help="Rounds; the task's own by default.")
   ] = None,
@@ -84,13 +98,17 @@ def train(
     str, typer.Option(help='Folder for the checkpoints of all runs.')
   ] = 'checkpoints',
 ) -> None:
-  """Trains a task with every round's epsilon in the ledger."""
+  """Trains a task with every round's epsilon in the ledger.
+
+  Exits with 3 if the target is reached before the last round.
+  """
   with _one_line_errors():
     from tff_secagg_ext.cli import tables, training
 
+    noise, name = _noise_and_name(task, noise_multiplier, target_epsilon)
     options = training.Options(
       task=task,
-      noise_multiplier=noise_multiplier,
+      noise_multiplier=noise,
       rounds=rounds,
       clients_per_round=clients_per_round,
       bits=bits,
@@ -100,13 +118,37 @@ def train(
       sums=training.Sums(
         protocol, threat, corrupt, dropout, simulate_dropouts, transcripts
       ),
-      run=run or f'{task}-z{noise_multiplier:g}',
+      run=run or name,
       ledger=ledger,
       checkpoints=checkpoints,
+      target_epsilon=target_epsilon,
+      target_view=target_view,
     )
     outcome = training.train(options)
     tables.print_outcomes([outcome], ledger)
     _exit_if_interrupted(outcome.interrupted, outcome.rounds, outcome.run)
+    _exit_if_stopped(outcome.stopped, outcome.rounds)
+
+
+def _noise_and_name(
+  task: str, noise_multiplier: float | None, target_epsilon: float | None
+) -> tuple[float, str]:
+  """Returns the noise multiplier, and the name of a run that has none."""
+  if target_epsilon is None:
+    noise = 1.0 if noise_multiplier is None else noise_multiplier
+    return noise, f'{task}-z{noise:g}'
+  if noise_multiplier is not None:
+    raise typer.BadParameter(
+      'give --noise-multiplier or --target-epsilon, not both: the target'
+      ' decides the noise.'
+    )
+  return 1.0, f'{task}-e{target_epsilon:g}'
+
+
+def _exit_if_stopped(stopped: str | None, rounds: int) -> None:
+  if stopped is not None:
+    typer.echo(f'Stopped after round {rounds}. {stopped}', err=True)
+    raise typer.Exit(3)
 
 
 def _exit_if_interrupted(interrupted: bool, rounds: int, run: str) -> None:

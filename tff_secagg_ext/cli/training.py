@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,10 +15,11 @@ from tff_secagg_ext import accounting
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.cli import progress
 
+if TYPE_CHECKING:
+  from tff_secagg_ext import execution, program
+
 # How often held-out data are evaluated.
 _EVALUATIONS = 12
-# One attempt in so many may be lost without costing the run its amplification.
-_SPARE = 10
 
 
 class InputError(Exception):
@@ -49,7 +50,11 @@ class Sums:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What `tff-secagg train` is asked for; `None` is the task's own setting."""
+  """What `tff-secagg train` is asked for; `None` is the task's own setting.
+
+  With a target epsilon the noise multiplier is the least that meets it, and the
+  one that is given is not used.
+  """
 
   task: str
   noise_multiplier: float
@@ -63,6 +68,8 @@ class Options:
   cohorts: str = 'poisson'
   delta: float | None = None
   sums: Sums = dataclasses.field(default_factory=lambda: Sums())
+  target_epsilon: float | None = None
+  target_view: str = 'release'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Outcome:
 
   Attributes:
     run: Its name.
-    noise_multiplier: As asked for.
+    noise_multiplier: As asked for, or as calibrated.
     rounds: Committed rounds.
     utility: Figures on held-out data, by name.
     release: Epsilon of who sees the releases.
@@ -80,7 +87,8 @@ class Outcome:
     sampling: What the release view's epsilon assumes of the cohorts.
     secure_sums: How vectors were summed, as the ledger tells it.
     entries: All of the run, oldest first.
-    interrupted: Whether rounds remain.
+    interrupted: Whether rounds remain that the budget affords.
+    stopped: Why the budget ended it before its last round, else `None`.
   """
 
   run: str
@@ -94,6 +102,7 @@ class Outcome:
   secure_sums: Any
   entries: Sequence[ledger_lib.Entry]
   interrupted: bool
+  stopped: str | None = None
 
 
 def train(options: Options, console: Console | None = None) -> Outcome:
@@ -107,10 +116,12 @@ def train(options: Options, console: Console | None = None) -> Outcome:
 
   setup = _set_up(options)
   rounds = setup.plan.rounds
+  console = console or Console()
+  _tell(options, setup, console)
 
   with (
     _installed(setup.secure),
-    progress.reporting(console or Console(), options.run, rounds) as report,
+    progress.reporting(console, options.run, rounds) as report,
   ):
 
     def on_round(record: program.RoundRecord) -> None:
@@ -129,11 +140,29 @@ def train(options: Options, console: Console | None = None) -> Outcome:
   return _outcome(options, setup, result)
 
 
+def _tell(options: Options, setup: _Setup, console: Console) -> None:
+  """Says which noise a target takes, and what is wrong with it."""
+  from tff_secagg_ext import program
+
+  if options.target_epsilon is None:
+    return
+  console.print(
+    f'{options.run}: noise multiplier {setup.noise_multiplier:.4g} meets'
+    f' ε = {options.target_epsilon:g} ({options.target_view} view) after'
+    f' {setup.plan.rounds} rounds.',
+    highlight=False,
+  )
+  warning = program.warn_of_noise(setup.noise_multiplier)
+  if warning:
+    console.print(f'Warning: {warning}', highlight=False)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Setup:
   recorder: Any
   plan: Any
   secure: Any
+  noise_multiplier: float
   client_data: Callable[[Sequence[int]], Sequence[Any]]
   evaluate: Callable[[Any], dict[str, float]]
 
@@ -143,7 +172,7 @@ def _outcome(options: Options, setup: _Setup, result: Any) -> Outcome:
   nothing = accounting.Epsilon(0.0, ())
   return Outcome(
     run=options.run,
-    noise_multiplier=options.noise_multiplier,
+    noise_multiplier=setup.noise_multiplier,
     rounds=result.rounds,
     utility=setup.evaluate(result.state),
     release=run.entries[-1].release if run.entries else nothing,
@@ -153,6 +182,7 @@ def _outcome(options: Options, setup: _Setup, result: Any) -> Outcome:
     secure_sums=setup.secure.settings,
     entries=run.entries,
     interrupted=result.interrupted,
+    stopped=None if result.stopped is None else str(result.stopped),
   )
 
 
@@ -163,20 +193,20 @@ def _set_up(options: Options) -> _Setup:
   try:
     task = tasks.load(options.task)
     training = _resolved(options, task.training)
-    cohorts = _cohorts(options.cohorts, len(task.clients), training)
-    secure = _secure(options.sums, cohorts)
-    aggregator = _aggregator(options, training, cohorts, secure)
-    with _installed(secure):
-      recorder = _recorder(options, task, training, aggregator, cohorts)
+    run = _planned(options, training, len(task.clients))
+    budget, noise_multiplier = _noise(options, run, task.num_parameters)
+    with _installed(run.secure):
+      recorder = _recorder(options, task, run, noise_multiplier, budget)
     plan = program.TrainingPlan(
-      training.rounds, cohorts, pathlib.Path(options.checkpoints) / options.run
+      run.rounds, run.former, pathlib.Path(options.checkpoints) / options.run
     )
   except (ValueError, TypeError, tasks.TaskDataError) as error:
     raise InputError(str(error)) from error
   return _Setup(
     recorder,
     plan,
-    secure,
+    run.secure,
+    noise_multiplier,
     lambda members: [task.client_data(task.clients[i]) for i in members],
     lambda state: task.evaluate(recorder.get_model_weights(state)),
   )
@@ -203,74 +233,74 @@ def _resolved(options: Options, defaults: Any) -> Any:
   return dataclasses.replace(defaults, **given)
 
 
-def _cohorts(kind: str, population: int, training: Any) -> Any:
-  from tff_secagg_ext import _validate, program
-
-  if _validate.check_choice(kind, 'cohorts', ('poisson', 'fixed')) == 'fixed':
-    return program.FixedCohorts(population, training.clients_per_round)
-  return program.PoissonCohorts.for_run(
-    population,
-    training.clients_per_round,
-    rounds=training.rounds + -(-training.rounds // _SPARE),
-    delta=training.delta,
-  )
-
-
-def _secure(sums: Sums, cohorts: Any) -> Any:
-  """The options of the secure context: no sum of fewer than must be left."""
+def secure_options(sums: Sums) -> execution.SecureOptions:
+  """Returns the options of the secure context, for cohorts of any size."""
   from tff_secagg_ext import _validate, execution
 
   _validate.check_float(
     sums.simulate_dropouts, 'simulate_dropouts', minimum=0.0, maximum=1.0
   )
-  options = execution.SecureOptions(
+  return execution.SecureOptions(
     security=execution.Security(sums.threat, sums.corrupt, sums.dropout),
     dropouts=execution.Dropouts({'mask': sums.simulate_dropouts}),
     insecure_aggregates='forbid',
     transcripts=sums.transcripts,
     protocol=sums.protocol,
   )
-  left = cohorts.minimum - options.lost(cohorts.minimum)
-  return dataclasses.replace(options, min_contributors=left)
 
 
-def _aggregator(
-  options: Options, training: Any, cohorts: Any, secure: Any
-) -> Any:
-  """The aggregator: noise for the fewest that must be left, less colluders."""
-  from tff_secagg_ext import aggregators
+def _planned(
+  options: Options, training: Any, population: int
+) -> program.RunPlan:
+  from tff_secagg_ext import aggregators, program
 
-  poisson = options.cohorts == 'poisson'
-  return aggregators.ddp_secure_aggregator(
-    options.noise_multiplier,
+  return program.RunPlan(
+    population,
     training.clients_per_round,
-    options.bits,
+    training.rounds,
+    training.delta,
+    cohorts=options.cohorts,
+    bits=options.bits,
     mechanism=options.mechanism,
     clipping=training.clip_norm or aggregators.DEFAULT_CLIPPING,
-    cohorts=options.cohorts,
-    min_contributors=secure.min_contributors,
-    max_contributors=cohorts.maximum if poisson else None,
-    max_colluders=secure.colluders(cohorts.maximum),
+    security=secure_options(options.sums),
   )
 
 
+def _noise(
+  options: Options, run: program.RunPlan, elements: int
+) -> tuple[accounting.Budget | None, float]:
+  """Returns the budget, and the noise that was asked for or that it takes."""
+  if options.target_epsilon is None:
+    return None, options.noise_multiplier
+  budget = accounting.Budget(
+    options.target_epsilon, run.delta, options.target_view
+  )
+  return budget, run.calibrated(budget, elements).value
+
+
 def _recorder(
-  options: Options, task: Any, training: Any, aggregator: Any, cohorts: Any
+  options: Options,
+  task: Any,
+  run: program.RunPlan,
+  noise_multiplier: float,
+  budget: accounting.Budget | None,
 ) -> Any:
   from tff_secagg_ext import metrics, program
 
+  aggregator = run.aggregator(noise_multiplier)
+  training = dataclasses.asdict(_resolved(options, task.training))
   return program.PrivacyRecorder(
-    task.build_process(
-      aggregator, metrics.no_client_metrics, options.noise_multiplier
-    ),
+    task.build_process(aggregator, metrics.no_client_metrics, noise_multiplier),
     aggregator,
     ledger=options.ledger,
     run=program.RunDescription(
       options.run,
-      population=len(task.clients),
+      population=run.population,
       unit_of_privacy=task.unit_of_privacy,
-      notes={'task': task.name, 'training': dataclasses.asdict(training)},
+      notes={'task': task.name, 'training': training},
     ),
-    sampling=cohorts.sampling,
-    delta=training.delta,
+    sampling=run.former.sampling,
+    delta=run.delta,
+    budget=budget,
   )

@@ -11,6 +11,7 @@ from tff_secagg_ext.program.loop import (
   train,
 )
 from tff_secagg_ext.program.noised_sums import MeasurementError
+from tff_secagg_ext.program.planning import RunPlan, warn_of_noise
 from tff_secagg_ext.program.recorder import PrivacyRecorder, RunDescription
 from tff_secagg_ext.program.release_manager import (
   MlflowReleaseManager,
@@ -29,9 +30,11 @@ __all__ = [
   'PrivacyReleaseManager',
   'RoundRecord',
   'RunDescription',
+  'RunPlan',
   'TrainingPlan',
   'TrainingResult',
   'Waiver',
   'privacy_figures',
   'train',
+  'warn_of_noise',
 ]

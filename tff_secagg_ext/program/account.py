@@ -14,6 +14,7 @@ from tff_secagg_ext import accounting, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program import terms as terms_lib
+from tff_secagg_ext.program.budgets import Guard
 from tff_secagg_ext.program.noised_sums import MeasurementError
 from tff_secagg_ext.program.terms import Terms
 
@@ -62,13 +63,17 @@ class Account:
   * A round that fails is charged all the same, as `lost`; nothing where a
     session ended before anything that it sums had left the clients.
   * A round runs in the context that the run's settings tell of, or not at all.
+  * A round that would pass the budget is refused before it is reserved.
   * Attempts that an earlier process left open are settled as `lost` when the
     first round is reserved, unless they were committed before.
   """
 
-  def __init__(self, run: ledger_lib.Run, terms: Terms):
+  def __init__(
+    self, run: ledger_lib.Run, terms: Terms, guard: Guard | None = None
+  ):
     self._run = run
     self._terms = terms
+    self._guard = guard
     self._own: set[ledger_lib.Attempt] = set()
 
   @property
@@ -94,6 +99,7 @@ class Account:
     Raises:
       RuntimeError: If another context is installed than when the run was
         opened.
+      accounting.BudgetExceeded: If the round would pass the budget.
     """
     self._check_context()
     self._settle_abandoned()
@@ -102,8 +108,15 @@ class Account:
     if not self._terms.affords(self._run.attempts + 1):
       claim = accounting.NoSampling(claim.adjacency)
     charge = self._terms.planned(clients, claim)
+    if self._guard is not None:
+      self._guard.check(charge)
     attempt = self._run.reserve(charge)
     self._own.add(attempt)
+    overtaken = None if self._guard is None else self._guard.overtaken()
+    if overtaken is not None:
+      nothing = accounting.Round((), claim)
+      self._lose(attempt, nothing, 'not run: another run was first')
+      raise overtaken
     return Reservation(attempt, clients, claim, charge)
 
   def assess(

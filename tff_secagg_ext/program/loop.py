@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tff_secagg_ext import _validate, execution
+from tff_secagg_ext import _validate, accounting, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.program import checkpoints as checkpoints_lib
 from tff_secagg_ext.program import interrupts
@@ -85,6 +85,8 @@ class TrainingResult:
     rounds: The number of committed rounds of the run.
     interrupted: Whether Ctrl-C ended it before the last round. Calling `train`
       again goes on.
+    stopped: Why the budget ended it before the last round; `None` if it did
+      not.
     participations: int32[population], how many rounds each client took part
       in. It tells of the sampling, on whose secrecy amplification rests: it is
       the coordinator's, and in no ledger.
@@ -93,6 +95,7 @@ class TrainingResult:
   state: Any
   rounds: int
   interrupted: bool
+  stopped: accounting.BudgetExceeded | None
   participations: npt.NDArray[np.int32]
 
 
@@ -113,6 +116,8 @@ def train(
   * `on_round` is called after the commit of a round, in order.
   * A round whose secure sums are aborted is recorded as lost, and run again
     with a new cohort.
+  * A round that would pass the recorder's budget is not begun, and ends
+    training: `stopped` says why.
   * The first Ctrl-C ends training after the round that runs; a second one
     ends it at once, with the round recorded as lost.
 
@@ -143,6 +148,8 @@ def train(
       try:
         loop.run_round()
         left = plan.attempts
+      except accounting.BudgetExceeded as error:
+        return loop.result(error)
       except ledger_lib.LedgerError:
         raise
       except execution.RoundAborted as error:
@@ -181,12 +188,15 @@ class _Loop:
     """Whether rounds remain."""
     return self._account.run.rounds_committed < self._plan.rounds
 
-  def result(self) -> TrainingResult:
+  def result(
+    self, stopped: accounting.BudgetExceeded | None = None
+  ) -> TrainingResult:
     """Returns how it ended."""
     return TrainingResult(
       self._state,
       self._account.run.rounds_committed,
-      self.unfinished,
+      self.unfinished and stopped is None,
+      stopped,
       self._participations,
     )
 

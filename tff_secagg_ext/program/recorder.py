@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import inspect
 import json
+import logging
 import os
 from typing import Any
 
@@ -15,10 +16,12 @@ from tff_secagg_ext import _validate, accounting, aggregators, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.metrics import DpSumThenFinalize
-from tff_secagg_ext.program import references, terms
+from tff_secagg_ext.program import budgets, references, terms
 from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program import waivers as waivers_lib
 from tff_secagg_ext.program.account import Account, Reservation
+
+_logger = logging.getLogger('tff_secagg_ext')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,8 @@ class RunDescription:
     secure_sums: How the vectors are summed; `None`: as the installed context
       does. The server view's epsilon is true where all but the sum is secret
       to the server.
+    population_name: A name for the population. Runs of one ledger that give the
+      same name share one budget; `None`: the budget is that of this run.
     notes: Other JSON values that must stay as they are while the run lasts,
       such as the task and the model.
   """
@@ -41,6 +46,7 @@ class RunDescription:
   population: int | None = None
   unit_of_privacy: str = 'client'
   secure_sums: str | None = None
+  population_name: str | None = None
   notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
@@ -97,6 +103,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     run: RunDescription | str,
     sampling: accounting.Sampling,
     delta: float,
+    budget: accounting.Budget | None = None,
   ):
     """Opens the run, new or with the same settings, and wraps `process`.
 
@@ -111,16 +118,21 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
         always true. `PoissonSampling` needs an aggregator for cohorts
         'poisson'.
       delta: At which delta epsilon is told, in (0, 1). A hundredth of it pays
-        for Poisson cohorts out of their bounds.
+        for Poisson cohorts out of their bounds. Above one over the population
+        it is warned of, in the log.
       allow_unaccounted: Releases without noise that somebody answers for, by
         the names under which the ledger would have them as reasons for an
         infinite epsilon. They are recorded, and told with every epsilon: it is
         true only if they are right.
+      budget: What the run, or its named population, must stay within, at this
+        delta. A round that would pass it raises `accounting.BudgetExceeded`,
+        and is not run.
 
     Raises:
       TypeError: If an argument is of the wrong kind.
       ValueError: If `sampling` and `aggregator`, or `process` and `metrics`,
-        contradict each other, or if a waiver is for nothing.
+        contradict each other, if a waiver is for nothing, or if the budget
+        contradicts what is on record; see `budgets.agree`.
       ledger.LedgerError: If the ledger or the run cannot be opened; see
         `Ledger.open` and `Ledger.open_run`.
     """
@@ -132,8 +144,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     )
     run = RunDescription(run) if isinstance(run, str) else run
     releases, waivers = _released(process, metrics, allow_unaccounted)
-    poisson = isinstance(sampling, accounting.PoissonSampling)
-    failures = terms.COHORTS_SHARE_OF_DELTA * delta if poisson else 0.0
+    failures = terms.failures(sampling, delta)
     agreed = terms.Terms(
       aggregator,
       releases,
@@ -144,17 +155,18 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       None if metrics is None else metrics.aggregator,
       waivers,
     )
-    if not isinstance(ledger, ledger_lib.Ledger):
-      ledger = ledger_lib.Ledger.open(ledger)
-    self._account = Account(
-      ledger.open_run(
-        run.name,
-        _settings(agreed, run, metrics),
-        delta=delta,
-        failure_probability=failures,
-      ),
-      agreed,
+    ledger = _opened(ledger)
+    _check_delta(delta, run.population, budget)
+    scope = budgets.Scope(run.name, run.population_name)
+    agreement = budgets.agree(ledger, scope, budget, agreed)
+    opened = ledger.open_run(
+      run.name,
+      _settings(agreed, run, metrics, agreement),
+      delta=delta,
+      failure_probability=failures,
     )
+    guard = agreement and budgets.Guard(ledger, opened, agreement)
+    self._account = Account(opened, agreed, guard)
     self._process = process
     super().__init__(
       process.initialize,
@@ -247,6 +259,14 @@ class _RecordedNext(tff.Computation):
     return len(data) if isinstance(data, (list, tuple)) else None
 
 
+def _opened(
+  ledger: ledger_lib.Ledger | str | os.PathLike[str],
+) -> ledger_lib.Ledger:
+  if isinstance(ledger, ledger_lib.Ledger):
+    return ledger
+  return ledger_lib.Ledger.open(ledger)
+
+
 def _released(
   process: tff.learning.templates.LearningProcess,
   metrics: DpSumThenFinalize | None,
@@ -268,14 +288,20 @@ def _released(
 
 
 def _settings(
-  agreed: terms.Terms, run: RunDescription, metrics: DpSumThenFinalize | None
+  agreed: terms.Terms,
+  run: RunDescription,
+  metrics: DpSumThenFinalize | None,
+  agreement: budgets.Agreement | None,
 ) -> dict[str, Any]:
   # What few runs have is absent in the others, so that these can be reopened.
-  noised = None if metrics is None else metrics.settings
-  waived = [dataclasses.asdict(waiver) for waiver in agreed.waivers]
+  optional = {
+    'metrics': None if metrics is None else metrics.settings,
+    'waived': [dataclasses.asdict(waiver) for waiver in agreed.waivers],
+    'population_name': run.population_name,
+    'budget': None if agreement is None else agreement.settings,
+  }
   return {
-    **({'metrics': noised} if noised else {}),
-    **({'waived': waived} if waived else {}),
+    **{name: value for name, value in optional.items() if value},
     'aggregator': agreed.aggregator.settings,
     'dimension': agreed.releases.dimension,
     'unaccounted': list(agreed.releases.unaccounted),
@@ -285,6 +311,21 @@ def _settings(
     'secure_sums': run.secure_sums or terms.sums(agreed.options),
     'notes': dict(run.notes),
   }
+
+
+def _check_delta(
+  delta: float, population: int | None, budget: accounting.Budget | None
+) -> None:
+  if not isinstance(budget, (accounting.Budget, type(None))):
+    raise TypeError(f'`budget` must be a Budget. Found {budget!r}.')
+  if budget is not None and budget.delta != delta:
+    raise ValueError(
+      f'`budget` must be at the delta of the run, {delta!r}. Found'
+      f' {budget.delta!r}. Give both the same.'
+    )
+  warning = population and accounting.warn_of_delta(delta, population)
+  if warning:
+    _logger.warning('%s', warning)
 
 
 def _check_kinds(

@@ -33,6 +33,12 @@ def sums(options: SecureOptions | None) -> Any:
   return SIMULATED_SUMS if options is None else options.settings
 
 
+def failures(sampling: accounting.Sampling, delta: float) -> float:
+  """Returns the part of delta that pays for cohorts out of their bounds."""
+  poisson = isinstance(sampling, accounting.PoissonSampling)
+  return COHORTS_SHARE_OF_DELTA * delta if poisson else 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class Terms:
   """How the rounds of a run are charged.
@@ -123,6 +129,15 @@ class Terms:
     if clients is not None and self.options is not None:
       contributors = self.options.least_contributors(clients)
     return self._charge(clients, contributors, claim, aborted=False)
+
+  @property
+  def usual(self) -> accounting.Round:
+    """What a round is reserved at whose cohort is as the run claims."""
+    sampling = self.sampling
+    clients = None
+    if isinstance(sampling, accounting.FixedSizeSampling):
+      clients = sampling.cohort
+    return self.planned(clients, sampling)
 
   def aborted(
     self, clients: int | None, claim: accounting.Sampling, error: RoundAborted

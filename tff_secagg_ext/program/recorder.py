@@ -165,7 +165,9 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       delta=delta,
       failure_probability=failures,
     )
-    guard = agreement and budgets.Guard(ledger, opened, agreement)
+    guard = None
+    if agreement is not None:
+      guard = budgets.Guard(ledger, opened, agreement)
     self._account = Account(opened, agreed, guard)
     self._process = process
     super().__init__(

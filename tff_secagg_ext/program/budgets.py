@@ -256,3 +256,10 @@ def _charges(shown: Mapping[str, Any]) -> Iterator[accounting.Round]:
       charge = accounting.from_json(json.dumps(attempt['charge']))
       assert isinstance(charge, accounting.Round)
       yield charge
+
+
+def guard(
+  ledger: ledger_lib.Ledger, run: ledger_lib.Run, agreement: Agreement | None
+) -> Guard | None:
+  """Returns what guards the budget of a run; `None` if it has none."""
+  return None if agreement is None else Guard(ledger, run, agreement)

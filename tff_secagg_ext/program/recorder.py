@@ -165,9 +165,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       delta=delta,
       failure_probability=failures,
     )
-    guard = None
-    if agreement is not None:
-      guard = budgets.Guard(ledger, opened, agreement)
+    guard = budgets.guard(ledger, opened, agreement)
     self._account = Account(opened, agreed, guard)
     self._process = process
     super().__init__(

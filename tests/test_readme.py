@@ -72,7 +72,9 @@ def test_commands_run(tmp_path: pathlib.Path):
         timeout=300,
       )
       printed.append(done.stdout)
-  _, listed, shown, planned, parameters = printed
+  _, listed, shown, verified, _, planned, parameters = printed
+  assert 'mine' in verified
+  assert (tmp_path / 'mine.jsonl').is_file()
   assert 'ε = 4 at δ = 0.001' in planned
   assert 'neighbors' in parameters
   assert 'mine' in listed

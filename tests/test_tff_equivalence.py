@@ -124,7 +124,7 @@ def test_with_noise_both_errors_have_the_same_law(mechanism, rotation_type):
 class Cohort:
   """Clients that all send the same vector; one round of the mechanism."""
 
-  dimension = 4000
+  dimension = 8000
 
   def __init__(self, **choices):
     factory = ours(0.05, 20, **choices)

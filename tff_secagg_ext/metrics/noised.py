@@ -236,12 +236,13 @@ class DpSumThenFinalize:
     _, [mean], measured = self._round.decode(_public_state(), total)
     clients = measured.get('contributors', spec.expected_clients_per_round)
     shares = measured.get('contributors', spec.max_shares)
-    root = math.sqrt(self._bounds.num_elements)
-    stddev = self._constants.share_stddev / self._constants.scale * root
+    # Of a share of noise, and at most 1/4 of a client's randomized rounding.
+    variance = self._constants.share_stddev**2 + 0.25
+    unit = math.sqrt(self._bounds.num_elements) / self._constants.scale
     return _NoisedSums(
       self._bounds,
       self._bounds.decode(mean * tf.cast(clients, tf.float32), metrics_type),
-      stddev**2 * tf.cast(shares, tf.float32),
+      variance * unit**2 * tf.cast(shares, tf.float32),
       collections.OrderedDict(
         (name, value) for name, value in measured.items() if name != 'clip_norm'
       ),
@@ -255,8 +256,8 @@ class _NoisedSums:
   Attributes:
     bounds: Of the metrics.
     sums: The noised sums, in the types of the unfinalized metrics.
-    variance: float32; of the noise on each coordinate, in units of the square
-      of its bound.
+    variance: float32; of noise and rounding on each coordinate, in units of the
+      square of its bound.
     measurements: How they were noised.
   """
 

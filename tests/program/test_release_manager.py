@@ -69,6 +69,7 @@ def test_train_model_shows_every_round_in_tensorboard(
   process: Any, aggregator: Any, tmp_path: pathlib.Path
 ) -> None:
   """Discarded rounds too, which it does not release itself."""
+  pytest.importorskip('tensorboard', reason='TensorFlow came without it')
   composed = tff.simulation.compose_dataset_computation_with_learning_process(
     _dataset, process
   )

@@ -75,7 +75,7 @@ class Budget:
       exclusive=True,
       remedy='Usually it is below one over the population.',
     )
-    _validate.check_choice(self.view, 'view', filters.VIEWS)
+    _validate.check_choice(self.view, 'view', accountant.VIEWS)
     _validate.check_bool(self.adaptive, 'adaptive')
     failures = _validate.check_float(self.failures, 'failures', minimum=0.0)
     if failures >= delta:

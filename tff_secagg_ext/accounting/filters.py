@@ -32,6 +32,7 @@ from tff_secagg_ext.accounting import events as events_lib
 from tff_secagg_ext.accounting import sampling as sampling_lib
 from tff_secagg_ext.accounting.conversion import Epsilon
 
+VIEWS = accountant.VIEWS
 # A sum over all k <= order gets long; beyond, nothing is gained.
 ORDERS: arrays.FloatArray = renyi.ORDERS[renyi.ORDERS <= 4096.0]
 

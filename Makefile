@@ -21,11 +21,13 @@ test: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses=2 --dist=worksteal
 
-# The package goes last and by itself: the lock already has all it needs.
+# The package goes last and by itself: the lock already has all it needs. What
+# is compiled here, each process of the tests and of the demo need not compile.
 $(READY): $(LOCK) setup.py pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(LOCK)
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python \
+	  --require-hashes $(LOCK)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps \
 	  --no-build-isolation --editable .
 	touch $@

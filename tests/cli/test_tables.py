@@ -23,7 +23,8 @@ def outcome(**changes):
     'delta': 1e-3,
     'sampling': accounting.PoissonSampling(100 / 360),
     'secure_sums': execution.SecureOptions().settings,
-    'entries': entries(),
+    'sessions': [entries()[-1].protocol],
+    'lost': 1,
     'interrupted': False,
   }
   return training.Outcome(**{**values, **changes})
@@ -93,7 +94,9 @@ def test_sums_and_sessions_are_told():
   assert '80.0% of the clients survived, 9.2 times the bytes' in text
   assert '1 of 1 sums verified, 1 attempts lost' in text
   plain = execution.SecureOptions(protocol='plain').settings
-  text = ' '.join(printed(outcome(secure_sums=plain, entries=[])).split())
+  text = ' '.join(
+    printed(outcome(secure_sums=plain, sessions=[], lost=0)).split()
+  )
   assert 'sums have none: insecure' not in text
   assert 'sums without secrecy: insecure, vectors are added' in text
   assert '0 attempts lost' in text

@@ -162,10 +162,15 @@ def _exit_if_interrupted(interrupted: bool, rounds: int, run: str) -> None:
 
 
 @app.command()
-def demo(ledger: _Ledger = 'sqlite:///demo.db') -> None:
+def demo(
+  ledger: _Ledger = 'sqlite:///demo.db',
+  rounds: Annotated[
+    int | None, typer.Option(help="Of each run; the task's own by default.")
+  ] = None,
+) -> None:
   """Trains digits at noise multiplier 1, without noise, and at 4."""
   with _one_line_errors():
     from tff_secagg_ext.cli import demo as demo_lib
 
-    if not demo_lib.run(ledger):
+    if not demo_lib.run(ledger, rounds):
       raise typer.Exit(130)

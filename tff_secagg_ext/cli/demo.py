@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent import futures
+import contextlib
+import multiprocessing
 import re
+import signal
 import tempfile
 
 from rich.console import Console
@@ -15,38 +20,62 @@ _NOISE_MULTIPLIERS = (1.0, 0.0, 4.0)
 _DROPOUTS = 0.1
 
 
-def run(ledger: str) -> bool:
+def run(ledger: str, rounds: int | None = None) -> bool:
   """Trains digits at each noise multiplier, and prints one table of all.
 
-  Secure sums go through the protocol; a tenth of the clients drops out of it.
+  The runs go on side by side, each in a process of its own, and are recorded
+  in one ledger. Secure sums go through the protocol; a tenth of the clients
+  drops out of it.
 
   Args:
     ledger: Where the rounds are recorded, under new names.
+    rounds: Of each run; `None`: as many as the task has.
 
   Returns:
     Whether all of it ran; not after Ctrl-C.
   """
-  console = Console()
   number = _next_number(ledger)
-  outcomes = []
   with tempfile.TemporaryDirectory() as checkpoints:
-    for noise_multiplier in _NOISE_MULTIPLIERS:
-      outcome = training.train(
-        training.Options(
-          task='digits',
-          noise_multiplier=noise_multiplier,
-          run=f'demo{number}-z{noise_multiplier:g}',
-          ledger=ledger,
-          checkpoints=checkpoints,
-          sums=training.Sums(simulate_dropouts=_DROPOUTS),
-        ),
-        console,
+    options = [
+      training.Options(
+        task='digits',
+        noise_multiplier=noise_multiplier,
+        run=f'demo{number}-z{noise_multiplier:g}',
+        ledger=ledger,
+        checkpoints=checkpoints,
+        rounds=rounds,
+        sums=training.Sums(simulate_dropouts=_DROPOUTS),
       )
-      outcomes.append(outcome)
-      if outcome.interrupted:
-        break
-  tables.print_outcomes(outcomes, ledger, console)
-  return not outcomes[-1].interrupted
+      for noise_multiplier in _NOISE_MULTIPLIERS
+    ]
+    # TensorFlow does not survive a fork.
+    processes = futures.ProcessPoolExecutor(
+      len(options), multiprocessing.get_context('spawn')
+    )
+    with _interrupts_left_to_children(), processes:
+      outcomes = list(processes.map(_train, options))
+  tables.print_outcomes(outcomes, ledger)
+  return not any(outcome.interrupted for outcome in outcomes)
+
+
+def _train(options: training.Options) -> training.Outcome:
+  from tff_secagg_ext import execution
+
+  try:
+    # A bar for each process would write over those of the others.
+    return training.train(options, Console(force_terminal=False))
+  finally:
+    execution.end_worker()
+
+
+@contextlib.contextmanager
+def _interrupts_left_to_children() -> Iterator[None]:
+  """Waits for the children where Ctrl-C, which they get too, ends them."""
+  previous = signal.signal(signal.SIGINT, lambda number, frame: None)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, previous)
 
 
 def _next_number(ledger: str) -> int:

@@ -53,9 +53,10 @@ def print_outcomes(
     _print_waivers(console, outcome.run, map(dataclasses.asdict, both))
   console.print(_FOOTNOTE)
   for outcome in outcomes:
+    sessions = _sessions(outcome.sessions, outcome.lost)
     console.print(
       f'{outcome.run}: δ = {outcome.delta:g}, {_sampling(outcome.sampling)};'
-      f' {_sums(outcome.secure_sums)}; {_sessions(outcome.entries)}',
+      f' {_sums(outcome.secure_sums)}; {sessions}',
       highlight=False,
     )
   for outcome in outcomes:
@@ -167,10 +168,9 @@ def _sums(secure_sums: Any) -> str:
   )
 
 
-def _sessions(entries: Sequence[ledger_lib.Entry]) -> str:
+def _sessions(summed: Sequence[ledger_lib.Protocol], lost: int) -> str:
   """Returns what came of all sessions of a run."""
-  text = f'{sum(e.kind == "lost" for e in entries)} attempts lost'
-  summed = [e.protocol for e in entries if e.kind == 'committed' and e.protocol]
+  text = f'{lost} attempts lost'
   if not summed:
     return text
   survivors = sum(p['survivors'] for p in summed)

@@ -86,7 +86,8 @@ class Outcome:
     delta: The delta of both.
     sampling: What the release view's epsilon assumes of the cohorts.
     secure_sums: How vectors were summed, as the ledger tells it.
-    entries: All of the run, oldest first.
+    sessions: How the vectors of each committed round were summed, in figures.
+    lost: How many attempts gave no sum.
     interrupted: Whether rounds remain that the budget affords.
     stopped: Why the budget ended it before its last round, else `None`.
   """
@@ -100,7 +101,8 @@ class Outcome:
   delta: float
   sampling: accounting.Sampling
   secure_sums: Any
-  entries: Sequence[ledger_lib.Entry]
+  sessions: Sequence[ledger_lib.Protocol]
+  lost: int
   interrupted: bool
   stopped: str | None = None
 
@@ -169,18 +171,21 @@ class _Setup:
 
 def _outcome(options: Options, setup: _Setup, result: Any) -> Outcome:
   run = setup.recorder.account.run
+  entries = run.entries
   nothing = accounting.Epsilon(0.0, ())
+  committed = [e for e in entries if e.kind == 'committed']
   return Outcome(
     run=options.run,
     noise_multiplier=setup.noise_multiplier,
     rounds=result.rounds,
     utility=setup.evaluate(result.state),
-    release=run.entries[-1].release if run.entries else nothing,
-    server=run.entries[-1].server if run.entries else nothing,
+    release=entries[-1].release if entries else nothing,
+    server=entries[-1].server if entries else nothing,
     delta=run.delta,
     sampling=setup.plan.cohorts.sampling,
     secure_sums=setup.secure.settings,
-    entries=run.entries,
+    sessions=[dict(e.protocol) for e in committed if e.protocol],
+    lost=sum(e.kind == 'lost' for e in entries),
     interrupted=result.interrupted,
     stopped=None if result.stopped is None else str(result.stopped),
   )

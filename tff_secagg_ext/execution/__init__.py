@@ -27,6 +27,7 @@ from tff_secagg_ext.execution.contexts import (
   SecureContext,
   create_async_secure_context,
   create_secure_context,
+  end_worker,
   installed_options,
   set_secure_context,
 )
@@ -48,6 +49,7 @@ __all__ = [
   'collect_reports',
   'create_async_secure_context',
   'create_secure_context',
+  'end_worker',
   'installed_options',
   'set_secure_context',
 ]

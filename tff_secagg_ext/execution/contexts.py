@@ -208,8 +208,17 @@ def _native() -> Any:
   return tff.backends.native.create_sync_local_cpp_execution_context()
 
 
+def end_worker() -> None:
+  """Ends TFF's worker process, of all secure contexts of this process.
+
+  The next computation starts another. At the end of Python it is done by
+  itself, but not in the children of `multiprocessing`, which skip that.
+  """
+  _native.cache_clear()
+
+
 # Its finalizer needs modules that are gone at the end of Python.
-atexit.register(_native.cache_clear)
+atexit.register(end_worker)
 
 
 class _Identity:

@@ -13,12 +13,20 @@ import numpy as np
 import pytest
 
 from tff_secagg_ext import accounting
-from tff_secagg_ext.accounting import domination, events, gaussian, renyi
+from tff_secagg_ext.accounting import (
+  conversion,
+  costs,
+  domination,
+  events,
+  gaussian,
+  renyi,
+)
 
 _EVENT = accounting.NoisedSumEvent(
   'distributed_dgauss', 1000.0, 100.0, 100, 1024
 )
 _SKELLAM = dataclasses.replace(_EVENT, mechanism='distributed_skellam')
+_FREE = costs.Cost()
 _NONE = accounting.NoSampling()
 _POISSON = accounting.PoissonSampling(0.1)
 _FIXED = accounting.FixedSizeSampling(100, 1000)
@@ -326,9 +334,11 @@ def test_worst_participations_of_skellam_rounds() -> None:
 
 _rounds = st.lists(
   st.builds(
-    lambda shares, sampling: _round(
-      dataclasses.replace(_EVENT, client_shares=shares), sampling=sampling
+    lambda mechanism, shares, sampling: _round(
+      dataclasses.replace(_EVENT, mechanism=mechanism, client_shares=shares),
+      sampling=sampling,
     ),
+    st.sampled_from(['distributed_dgauss', 'distributed_skellam']),
     st.sampled_from([100, 90]),
     st.sampled_from([_POISSON, _FIXED, _NONE]),
   ),
@@ -373,13 +383,43 @@ def test_epsilon_falls_with_delta() -> None:
   assert np.all(np.diff(values) > 0.0)
 
 
-def test_reading_after_each_round_is_quick() -> None:
+@pytest.mark.parametrize(
+  'mechanism', ['distributed_dgauss', 'distributed_skellam']
+)
+def test_rounds_add_up_however_often_they_are_read(mechanism: str) -> None:
+  """The oracle adds the costs of all rounds, one by one."""
+  rounds = [
+    _round(
+      dataclasses.replace(
+        _EVENT, mechanism=mechanism, client_shares=90 + 7 * number**2 % 10
+      )
+    )
+    for number in range(40)
+  ]
+  account = accounting.Accountant(1e-5)
+  for number, a_round in enumerate(rounds, 1):
+    account = account.with_round(a_round)
+    if number % 3 == 0:
+      account.server()
+    total = sum((costs.round_cost(r, 'server') for r in rounds[:number]), _FREE)
+    assert account.server().value == pytest.approx(
+      conversion.best(total, 1e-5).value, rel=1e-12
+    )
+
+
+@pytest.mark.parametrize('distinct', [1, 100])
+def test_reading_after_each_round_is_quick(distinct: int) -> None:
   """Typically well below 5 ms; the median leaves slow machines a margin."""
+  rounds = [
+    _round(dataclasses.replace(_EVENT, client_shares=100 + number))
+    for number in range(distinct)
+  ]
   account, times = accounting.Accountant(1e-5), []
-  account = account.with_round(_round(_EVENT), 1900)
-  for _ in range(100):
+  for a_round in rounds:
+    account = account.with_round(a_round, 1900 // distinct)
+  for number in range(100):
     start = time.perf_counter()
-    account = account.with_round(_round(_EVENT))
+    account = account.with_round(rounds[number % distinct])
     account.release()
     account.server()
     times.append(time.perf_counter() - start)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import itertools
@@ -22,12 +22,11 @@ VIEWS: tuple[str, ...] = ('release', 'server')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Priced:
-  """A distinct round, its costs in both views, and how often it happened."""
+  """What a round costs in both views, not amplified, and its profile."""
 
   release: costs.Cost
   server: costs.Cost
   profile: profiles.Profile | None
-  count: int
 
 
 _PROFILES = {
@@ -44,13 +43,73 @@ def _price(a_round: events_lib.Round) -> _Priced:
   release = costs.round_cost(a_round, 'release')
   server = costs.round_cost(a_round, 'server')
   sampling, profile = a_round.sampling, None
-  if isinstance(sampling, sampling_lib.PoissonSampling):
-    release = release.amplified(sampling.rate)
   if release.squared_ratio > 0.0:
     kind = _PROFILES[type(sampling), sampling.adjacency]
     ratio = math.sqrt(release.squared_ratio)
     profile = profiles.Profile(kind, ratio, sampling.rate)
-  return _Priced(release, server, profile, 0)
+  return _Priced(release, server, profile)
+
+
+@functools.lru_cache(maxsize=1024)
+def _amplified(a_round: events_lib.Round) -> costs.Cost:
+  """The cost in the release view, its divergences under Poisson sampling."""
+  release, sampling = _price(a_round).release, a_round.sampling
+  if isinstance(sampling, sampling_lib.PoissonSampling):
+    return release.amplified(sampling.rate)
+  return release
+
+
+_COSTS: Mapping[str, Callable[[events_lib.Round], costs.Cost]] = {
+  'release': lambda a_round: _price(a_round).release,
+  'amplified': _amplified,
+  'server': lambda a_round: _price(a_round).server,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rounds:
+  """Rounds in order, as runs of equal ones; immutable.
+
+  A sum of their costs is that of all runs but the last, which is kept, and of
+  the last: it takes no longer the more rounds there are, and rounds that are
+  added one by one are summed as if they came at once.
+
+  Attributes:
+    runs: Rounds with the number of consecutive ones.
+    kept: By the name of the cost, the number of runs that are summed, and what
+      they cost.
+  """
+
+  runs: tuple[tuple[events_lib.Round, int], ...] = ()
+  kept: dict[str, tuple[int, costs.Cost]] = dataclasses.field(
+    default_factory=dict
+  )
+
+  def then(self, a_round: events_lib.Round, count: int) -> _Rounds:
+    """Returns these rounds followed by `count` like `a_round`."""
+    before = self.runs
+    if before and before[-1][0] == a_round:
+      before, count = before[:-1], before[-1][1] + count
+    return _Rounds((*before, (a_round, count)), dict(self.kept))
+
+  def cost(self, name: str) -> costs.Cost:
+    """Returns what all of them cost; `name` is one of _COSTS."""
+    if not self.runs:
+      return costs.Cost()
+    price = _COSTS[name]
+    done, total = self.kept.get(name, (0, costs.Cost()))
+    for a_round, count in self.runs[done:-1]:
+      total += price(a_round).times(count)
+    self.kept[name] = len(self.runs) - 1, total
+    a_round, count = self.runs[-1]
+    return total + price(a_round).times(count)
+
+  def counts(self) -> Mapping[events_lib.Round, int]:
+    """Returns how often each distinct round is there."""
+    counts: dict[events_lib.Round, int] = {}
+    for a_round, count in self.runs:
+      counts[a_round] = counts.get(a_round, 0) + count
+    return counts
 
 
 class Accountant:
@@ -61,8 +120,8 @@ class Accountant:
       the same rounds in the same order;
     - `with_round` returns a new account and leaves this one as it was, so that
       a round's cost can be seen before it is spent;
-    - reading takes a few milliseconds whatever the number of rounds; what
-      grows is the number of *distinct* rounds.
+    - reading takes a few milliseconds whatever the number of rounds, distinct
+      or not; a round of a new cost takes a few more.
 
   Attributes:
     delta: The delta that both views' epsilons are for.
@@ -86,7 +145,8 @@ class Accountant:
     )
     self.rounds = 0
     self._adjacency: str | None = None
-    self._priced: dict[events_lib.Round, _Priced] = {}
+    self._rounds = _Rounds()
+    self._sampled = False
     self._composition = pld.Composition()
 
   def with_round(self, a_round: events_lib.Round, count: int = 1) -> Accountant:
@@ -109,17 +169,16 @@ class Accountant:
         f'first. Found {adjacency!r}. Two relations do not compose: keep '
         'one account for each.'
       )
-    priced = self._priced.get(a_round) or _price(a_round)
+    profile = _price(a_round).profile
     result = Accountant(self.delta)
     result.rounds = self.rounds + count
     result._adjacency = adjacency
-    result._priced = {
-      **self._priced,
-      a_round: dataclasses.replace(priced, count=priced.count + count),
-    }
+    result._rounds = self._rounds.then(a_round, count)
+    result._sampled = self._sampled
     result._composition = self._composition
-    if priced.profile is not None:
-      result._composition = self._composition.then(priced.profile, count)
+    if profile is not None:
+      result._sampled = self._sampled or profile.q < 1.0
+      result._composition = self._composition.then(profile, count)
     return result
 
   def release(self) -> Epsilon:
@@ -128,11 +187,11 @@ class Accountant:
     All rounds are composed, each amplified by its cohort's sampling; noise too
     small for Gaussian domination by Poisson sampling alone.
     """
-    rounds = list(self._priced.values())
-    total = _sum((r.release, r.count) for r in rounds)
-    sampled = any(r.profile is not None and r.profile.q < 1.0 for r in rounds)
+    total = self._rounds.cost('release')
+    if conversion.asks_renyi(total):
+      total = self._rounds.cost('amplified')
     return conversion.best(
-      total, self.delta, self._composition if sampled else None
+      total, self.delta, self._composition if self._sampled else None
     )
 
   def server(self, max_participations: int | None = None) -> Epsilon:
@@ -142,26 +201,26 @@ class Accountant:
       max_participations: The most rounds of this run that any client took
         part in, at least 0; None for all of them. The worst ones count.
     """
-    rounds = list(self._priced.values())
-    costed = [(r.server, r.count) for r in rounds]
+    total = self._rounds.cost('server')
     if max_participations is not None:
       limit = _validate.check_int(
         max_participations, 'max_participations', minimum=0
       )
-      return conversion.best(_worst(costed, limit), self.delta)
-    return conversion.best(_sum(costed), self.delta)
+      costed = [
+        (_price(a_round).server, count)
+        for a_round, count in self._rounds.counts().items()
+      ]
+      total = _worst(total, costed, limit)
+    return conversion.best(total, self.delta)
 
 
-def _sum(costed: Iterable[tuple[costs.Cost, int]]) -> costs.Cost:
-  return sum((cost.times(count) for cost, count in costed), costs.Cost())
-
-
-def _worst(costed: Sequence[tuple[costs.Cost, int]], limit: int) -> costs.Cost:
+def _worst(
+  everything: costs.Cost, costed: Sequence[tuple[costs.Cost, int]], limit: int
+) -> costs.Cost:
   """Returns a bound on the cost of any `limit` of the rounds.
 
   The worst are taken for each component of the cost by itself.
   """
-  everything = _sum(costed)
   if everything.reasons or not costed:
     return everything
   table = np.asarray(

@@ -48,6 +48,11 @@ class Epsilon:
   accountant: str = dataclasses.field(default='', compare=False)
 
 
+def asks_renyi(total: costs.Cost) -> bool:
+  """Whether Renyi divergences may give the least epsilon of such a cost."""
+  return bool(total.slack > _NO_SLACK or total.near.coordinates)
+
+
 def best(
   total: costs.Cost, delta: float, composition: pld.Composition | None = None
 ) -> Epsilon:
@@ -63,7 +68,7 @@ def best(
     return Epsilon(math.inf, total.reasons, total.waivers)
   dominated = _near if total.near.coordinates else _dominated
   found = list(dominated(total, delta, composition))
-  if not found or total.slack > _NO_SLACK or total.near.coordinates:
+  if asks_renyi(total):
     found.append(_renyi(total, delta))
   least = min(found, key=lambda epsilon: epsilon.value)
   if math.isinf(least.value):

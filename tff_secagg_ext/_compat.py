@@ -273,7 +273,8 @@ class _Worker(subprocess.Popen[bytes]):
 
   The kernel ends it, be this process ended by a kill -9. It gets a session of
   its own, so that Ctrl-C reaches Python alone, and does not inherit stdout, so
-  that a pipe closes when Python ends.
+  that a pipe closes when Python ends. It logs what is fatal alone: what it says
+  of an operation that failed quotes data of clients.
   """
 
   def __init__(self, args: Sequence[str], **unused_streams: object):
@@ -288,6 +289,7 @@ class _Worker(subprocess.Popen[bytes]):
           [*launch, *args],
           stdin=subprocess.DEVNULL,
           stdout=subprocess.DEVNULL,
+          env={**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'},
           start_new_session=True,
         )
       except OSError as error:

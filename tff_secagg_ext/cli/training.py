@@ -137,7 +137,11 @@ def train(options: Options, console: Console | None = None) -> Outcome:
       result = program.train(
         setup.recorder, setup.client_data, setup.plan, on_round=on_round
       )
-    except (program.CheckpointError, execution.RoundAborted) as error:
+    except (
+      program.CheckpointError,
+      execution.RoundAborted,
+      program.WithheldError,
+    ) as error:
       raise InputError(str(error)) from error
   return _outcome(options, setup, result)
 

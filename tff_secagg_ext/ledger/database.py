@@ -11,6 +11,7 @@ Guarantees:
 * Migrations run at opening, in one transaction, one process at a time.
 * An SQLite file that was removed or replaced while it was open is noticed when
   it is written; the system itself would let a process write on.
+* No error and no log line shows a value that is in it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import pathlib
 from typing import Any
@@ -34,6 +36,7 @@ from tff_secagg_ext.ledger import errors, writers
 VERSION_TABLE = 'tff_secagg_ledger_version'
 
 _LOCK_SECONDS = 30
+_LOG = 'tff_secagg_ext'
 # A commit that grows the write-ahead log costs two writes to the device, one
 # that overwrites it costs one. So the log is grown once, at opening, to what
 # it may hold between two checkpoints.
@@ -60,7 +63,7 @@ def open_engine(
   url = _resolve(location)
   if url.get_backend_name() == 'sqlite':
     _check_file(pathlib.Path(str(url.database)), create)
-    engine = sa.create_engine(url, connect_args={'timeout': _LOCK_SECONDS})
+    engine = _create_engine(url, {'timeout': _LOCK_SECONDS})
     sa.event.listen(engine, 'connect', _configure_sqlite)
     sa.event.listen(engine, 'begin', _begin_sqlite)
   else:
@@ -69,7 +72,7 @@ def open_engine(
       'application_name': _application(writers.this_process()),
     }
     # A connection that the server's restart has ended must not cost a round.
-    engine = sa.create_engine(url, connect_args=options, pool_pre_ping=True)
+    engine = _create_engine(url, options, pool_pre_ping=True)
   try:
     with _translated(url):
       _migrate(engine)
@@ -154,6 +157,24 @@ def _remember_place(engine: sa.Engine) -> None:
 def _identity(path: str) -> tuple[int, int]:
   found = os.stat(path)
   return found.st_dev, found.st_ino
+
+
+def _create_engine(
+  url: sa.URL, connect_args: dict[str, Any], **kwargs: Any
+) -> sa.Engine:
+  """Makes an engine of which neither errors nor logs show values.
+
+  Rows hold salts, and the coordinator's view of cohorts. Errors name the
+  statement; rows are logged at DEBUG, by a logger of this package's own.
+  """
+  logging.getLogger(f'sqlalchemy.engine.Engine.{_LOG}').setLevel(logging.INFO)
+  return sa.create_engine(
+    url,
+    connect_args=connect_args,
+    hide_parameters=True,
+    logging_name=_LOG,
+    **kwargs,
+  )
 
 
 def _resolve(location: str | os.PathLike[str]) -> sa.URL:

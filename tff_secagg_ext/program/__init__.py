@@ -18,6 +18,7 @@ from tff_secagg_ext.program.release_manager import (
   PrivacyReleaseManager,
   privacy_figures,
 )
+from tff_secagg_ext.program.withheld import WithheldError
 
 __all__ = [
   'CheckpointError',
@@ -34,6 +35,7 @@ __all__ = [
   'TrainingPlan',
   'TrainingResult',
   'Waiver',
+  'WithheldError',
   'privacy_figures',
   'train',
   'warn_of_noise',

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from tff_secagg_ext import _validate, accounting, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.program import checkpoints as checkpoints_lib
-from tff_secagg_ext.program import interrupts
+from tff_secagg_ext.program import interrupts, withheld
 from tff_secagg_ext.program.cohorts import Cohorts
 from tff_secagg_ext.program.recorder import PrivacyRecorder
 
@@ -132,6 +132,8 @@ def train(
     ValueError: If `recorder` does not claim the sampling of `plan.cohorts`.
     CheckpointError: If checkpoints and ledger are not of the same run.
     execution.RoundAborted: If `plan.attempts` attempts at a round were.
+    WithheldError: If TensorFlow's runtime failed; what it says is not told,
+      since it may quote data of a client.
     ledger.LedgerError: If a round could not be recorded; it was not released.
   """
   if recorder.account.terms.sampling != plan.cohorts.sampling:
@@ -229,7 +231,8 @@ class _Loop:
     members = cohort.members
     reservation = self._account.reserve(len(members), cohort.claim)
     with self._account.running(reservation) as sessions:
-      output = self._process.next(self._state, self._client_data(members))
+      data = self._client_data(members)
+      output = withheld.run(self._process.next, self._state, data)
       settlement = self._account.assess(reservation, output.metrics, sessions)
       participations = self._participations.copy()
       participations[list(members)] += 1

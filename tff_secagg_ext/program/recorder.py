@@ -16,7 +16,7 @@ from tff_secagg_ext import _validate, accounting, aggregators, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.metrics import DpSumThenFinalize
-from tff_secagg_ext.program import budgets, references, terms
+from tff_secagg_ext.program import budgets, references, terms, withheld
 from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program import waivers as waivers_lib
 from tff_secagg_ext.program.account import Account, Reservation
@@ -86,6 +86,9 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     those who dropped out, and of those who may collude with the server, is not
     counted, and the ledger has the session's figures. A round of which a
     session ends before any mask is taken off is lost, and costs nothing.
+
+  * An error of TensorFlow's runtime, which may quote data of a client, is
+    raised as a `WithheldError` that does not.
 
   The context that is installed when the recorder is made is the run's: rounds
   run in it or not at all. A round is one call of `next`, also if the caller
@@ -212,7 +215,8 @@ class _RecordedNext(tff.Computation):
       )
     reservation = self._account.reserve(self._clients(args, kwargs))
     with self._account.running(reservation) as sessions:
-      output = self._computation(*args, **kwargs)
+      with references.taking_errors():
+        output = withheld.run(self._computation, *args, **kwargs)
       if inspect.isawaitable(output):
         return self._finish(reservation, output)
       if references.has_references(output):
@@ -224,7 +228,7 @@ class _RecordedNext(tff.Computation):
   async def _finish(self, reservation: Reservation, output: Any) -> Any:
     """Awaits the output of an asynchronous context, and commits the round."""
     with self._account.running(reservation) as sessions:
-      output = await output
+      output = await withheld.awaited(output)
       settlement = self._account.assess(reservation, output.metrics, sessions)
     self._account.commit(reservation.attempt, settlement)
     return output
@@ -242,7 +246,9 @@ class _RecordedNext(tff.Computation):
 
     async def settle() -> None:
       with self._account.running(reservation):
-        metrics = await tff.program.materialize_value(output.metrics)
+        metrics = await withheld.awaited(
+          tff.program.materialize_value(output.metrics)
+        )
         settlement = self._account.assess(reservation, metrics, sessions)
       self._account.commit(reservation.attempt, settlement)
 

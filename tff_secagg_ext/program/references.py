@@ -9,6 +9,8 @@ own: each waits for the one task that commits the round, then for its value.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+import contextlib
 from typing import Any
 
 import tensorflow as tf
@@ -57,6 +59,32 @@ def hold(value: Any, commit: asyncio.Task[None]) -> Any:
     return CommittedReference(leaf, commit) if _is_reference(leaf) else leaf
 
   return tf.nest.map_structure(wrap, value)
+
+
+@contextlib.contextmanager
+def taking_errors() -> Iterator[None]:
+  """Takes the errors of the tasks that the block begins.
+
+  asyncio logs an error that nobody has asked for, with all that it quotes; and
+  of a round that fails many tasks do, that no reference leads to. Who reads a
+  reference gets the error all the same.
+  """
+  before = _tasks()
+  yield
+  for task in _tasks() - before:
+    task.add_done_callback(_take_error)
+
+
+def _tasks() -> set[asyncio.Task[Any]]:
+  try:
+    return asyncio.all_tasks()
+  except RuntimeError:  # No loop is running.
+    return set()
+
+
+def _take_error(task: asyncio.Task[Any]) -> None:
+  if not task.cancelled():
+    task.exception()
 
 
 def _is_reference(leaf: object) -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.program import conftest
 import tff_secagg_ext
-from tff_secagg_ext import accounting, ledger, program
+from tff_secagg_ext import accounting, execution, ledger, program
 from tff_secagg_ext.accounting import costs
 from tff_secagg_ext.program import account as account_lib
 from tff_secagg_ext.program import budgets
@@ -318,6 +318,85 @@ def test_the_cohorts_of_too_many_runs_are_refused(
     another(3)
     with pytest.raises(ValueError, match='must keep the failures of its'):
       another(10)
+
+
+def end_late(account: account_lib.Account) -> None:
+  """One round whose session ends after masks were taken off."""
+  error = execution.RoundAborted('too few shares', 'unmask', sum_known=False)
+  with (
+    pytest.raises(execution.RoundAborted),
+    account.running(account.reserve(100)),
+  ):
+    raise error
+
+
+@pytest.mark.parametrize('headroom', [False, True])
+def test_a_session_that_ends_late_is_within_a_budget_with_headroom(
+  tmp_path: pathlib.Path, headroom: bool
+) -> None:
+  """The budget is that of three rounds, and of such a one if it has room."""
+  path, sampling = tmp_path / 'runs.db', accounting.PoissonSampling(0.01)
+  planned = accounting.Round((aggregator(8.0).event(64, 100),), sampling)
+  in_full = dataclasses.replace(planned, sampling=NONE)
+  delta = DELTA - terms_lib.failures(sampling, DELTA)
+  rounds = [planned] * 3 + [in_full if headroom else planned]
+  epsilon = accounting.release_epsilon(rounds, delta).value * 1.0001
+  budget = accounting.Budget(epsilon, DELTA, headroom=headroom)
+  with ledger.Ledger.open(path) as opened:
+    account = open_account(opened, budget, sampling=sampling)
+    most = accounting.most_rounds(account._guard.agreement.budget, planned)
+    assert 4 <= most.value < 20
+    assert most.epsilon.value <= epsilon
+    for _ in range(most.value - 1):
+      spend(account)
+    end_late(account)
+    with pytest.raises(accounting.BudgetExceeded):
+      account.reserve(100)
+  assert (spent(path, 'release', delta) <= epsilon) == headroom
+
+
+@pytest.mark.parametrize('population', [None, 'everybody'])
+def test_a_round_that_contradicts_its_aggregator_is_the_last_of_its_scope(
+  tmp_path: pathlib.Path, population: str | None
+) -> None:
+  budget = accounting.Budget(8.0, DELTA, adaptive=True)
+  with ledger.Ledger.open(tmp_path / 'runs.db') as opened:
+    account = open_account(opened, budget, population=population)
+    spend(account)
+    with (
+      pytest.raises(program.MeasurementError),
+      account.running(account.reserve(100)),
+    ):
+      raise program.MeasurementError('another scale was measured')
+    with pytest.raises(accounting.BudgetExceeded, match=r'inf.*another scale'):
+      account.reserve(100)
+    other = open_account(opened, budget, run='b', population=population)
+    if population is None:
+      spend(other)
+    else:
+      with pytest.raises(accounting.BudgetExceeded, match='another scale'):
+        other.reserve(100)
+
+
+def test_headroom_counts_what_other_runs_may_cost(
+  tmp_path: pathlib.Path,
+) -> None:
+  sampling = accounting.PoissonSampling(0.01)
+  budget = accounting.Budget(8.0, DELTA, adaptive=True, headroom=True)
+  with ledger.Ledger.open(tmp_path / 'runs.db') as opened:
+    accounts = [
+      open_account(
+        opened, budget, run=name, population='everybody', sampling=sampling
+      )
+      for name in 'ab'
+    ]
+    accounts[0].reserve(100)
+    totals = [account._guard.spent().epsilon().value for account in accounts]
+    assert totals[0] == totals[1]
+    in_full = budget.at_most(accounts[0].terms.usual)
+    assert in_full.sampling == NONE
+    empty = accounts[0]._guard.agreement.opening
+    assert totals[0] == empty.with_round(in_full).epsilon().value
 
 
 def record(process: Any, aggregator: Any, path: Any, **kwargs: Any) -> Any:

@@ -51,6 +51,9 @@ class Budget:
       released. If not, they are composed as they happened, which is tighter.
     failures: The part of delta, below it, that pays for claims that may fail,
       such as cohorts that stay in their bounds.
+    headroom: Whether a round is admitted only if the budget also pays for it
+      without amplification. A session that ends after masks were taken off is
+      charged so; without headroom it may pass the budget, by that charge.
   """
 
   epsilon: float
@@ -58,6 +61,7 @@ class Budget:
   view: str = 'release'
   adaptive: bool = False
   failures: float = 0.0
+  headroom: bool = False
 
   def __post_init__(self) -> None:
     epsilon = _validate.check_float(
@@ -77,6 +81,7 @@ class Budget:
     )
     _validate.check_choice(self.view, 'view', accountant.VIEWS)
     _validate.check_bool(self.adaptive, 'adaptive')
+    _validate.check_bool(self.headroom, 'headroom')
     failures = _validate.check_float(self.failures, 'failures', minimum=0.0)
     if failures >= delta:
       raise ValueError(
@@ -117,6 +122,17 @@ class Budget:
     order = filters.best_order(plan, self.view, self.epsilon, delta)
     return filters.RenyiFilter(delta, self.view, order)
 
+  def at_most(self, a_round: events_lib.Round) -> events_lib.Round:
+    """Returns what the budget must pay for before `a_round` is run.
+
+    With headroom: the same events, for whoever knows the cohort. Nothing that
+    runs as planned costs more, however it ends.
+    """
+    if not self.headroom:
+      return a_round
+    alone = sampling_lib.NoSampling(a_round.sampling.adjacency)
+    return dataclasses.replace(a_round, sampling=alone)
+
   def admits(self, spent: filters.Filter) -> bool:
     """Whether all rounds of `spent` are within the budget."""
     return spent.epsilon().value <= self.epsilon
@@ -133,7 +149,7 @@ class Budget:
       spent: What is spent.
       a_round: The round that is to run.
     """
-    after = spent.with_round(a_round)
+    after = spent.with_round(self.at_most(a_round))
     if a_round.events and not self.admits(after):
       raise BudgetExceeded(name, self, spent.epsilon(), after.epsilon())
 

@@ -60,8 +60,12 @@ class _Question:
   def epsilon(self, a_round: events_lib.Round, rounds: int) -> Epsilon:
     if rounds == 0:
       return Epsilon(0.0)
-    empty = self.budget.filter(a_round)
-    return empty.with_round(a_round, rounds).epsilon()
+    spent, last = self.budget.filter(a_round), self.budget.at_most(a_round)
+    if last == a_round:
+      return spent.with_round(a_round, rounds).epsilon()
+    if rounds > 1:
+      spent = spent.with_round(a_round, rounds - 1)
+    return spent.with_round(last).epsilon()
 
   def met(self, epsilon: Epsilon) -> bool:
     return epsilon.value <= self.budget.epsilon

@@ -164,10 +164,10 @@ def _create_engine(
 ) -> sa.Engine:
   """Makes an engine of which neither errors nor logs show values.
 
-  Rows hold salts, and the coordinator's view of cohorts. Errors name the
-  statement; rows are logged at DEBUG, by a logger of this package's own.
+  Rows hold salts, and the coordinator's view of cohorts. Errors and logs name
+  the statements; rows would be logged at DEBUG.
   """
-  logging.getLogger(f'sqlalchemy.engine.Engine.{_LOG}').setLevel(logging.INFO)
+  logging.getLogger(f'sqlalchemy.engine.Engine.{_LOG}').addFilter(_is_no_row)
   return sa.create_engine(
     url,
     connect_args=connect_args,
@@ -175,6 +175,10 @@ def _create_engine(
     logging_name=_LOG,
     **kwargs,
   )
+
+
+def _is_no_row(record: logging.LogRecord) -> bool:
+  return record.levelno > logging.DEBUG
 
 
 def _resolve(location: str | os.PathLike[str]) -> sa.URL:

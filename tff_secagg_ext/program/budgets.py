@@ -92,7 +92,11 @@ class Agreement:
   @property
   def settings(self) -> dict[str, Any]:
     """What a ledger is told, as JSON values."""
-    return {**dataclasses.asdict(self.budget), **self.opening.settings}
+    budget = dataclasses.asdict(self.budget)
+    if not self.budget.headroom:
+      # Budgets on record that were fixed before there was any have none.
+      del budget['headroom']
+    return {**budget, **self.opening.settings}
 
 
 def agree(
@@ -188,7 +192,10 @@ class Guard:
   * An attempt counts from its reservation on, with what it was reserved at, and
     once it is settled with what it really cost: as in the ledger.
   * What is spent never passes the budget by a round that was admitted here, if
-    it costs what it was planned at, whatever was lost or killed.
+    it costs what it was planned at, whatever was lost or killed; of a budget
+    with headroom, not if its session ended late either.
+  * Once the budget is passed, as by a round whose measurements contradict its
+    aggregator, whose cost is infinite, no round of the scope is admitted.
   * Of runs that race for what is left of a shared budget, none that goes on
     passes it: each looks again after its reservation is on the disk.
   """
@@ -230,11 +237,11 @@ class Guard:
     self._read_own()
     total = self._settled
     for charge in self._open.values():
-      total = total.with_round(charge)
+      total = total.with_round(self._agreement.budget.at_most(charge))
     scope = self._agreement.scope
     for other in scope.others(self._ledger, self._strangers):
       _check_same(scope, other, self._agreement)
-      for charge in _charges(other):
+      for charge in _charges(other, self._agreement.budget):
         total = total.with_round(charge)
     return total
 
@@ -249,13 +256,16 @@ class Guard:
     self._read = len(entries)
 
 
-def _charges(shown: Mapping[str, Any]) -> Iterator[accounting.Round]:
-  """Yields what each attempt of a run costs, as far as is known."""
+def _charges(
+  shown: Mapping[str, Any], budget: accounting.Budget
+) -> Iterator[accounting.Round]:
+  """Yields what each attempt of a run costs, or may cost while it is open."""
   for item in shown['rounds']:
     for attempt in item['attempts']:
       charge = accounting.from_json(json.dumps(attempt['charge']))
       assert isinstance(charge, accounting.Round)
-      yield charge
+      open_ = attempt['status'] == 'reserved'
+      yield budget.at_most(charge) if open_ else charge
 
 
 def guard(

@@ -3,9 +3,12 @@
 
 The truth is a journal that is written beside the ledger, by the process that
 trains: a line is synced to it before a round is computed, one after, and one
-when it is released. It knows nothing of reservations or checkpoints.
+when it is released. Lines about other steps tell where a kill came: half of the
+kills come right after a random line, for most steps take a few milliseconds.
 
-Run it as `python -m tests.program.kill_resume --kills 20`.
+`python -m tests.program.kill_resume --kills 50` prints a JSON object: how many
+kills came in which step, what was begun, run and released, and the violations.
+It ends with 1 if there are any.
 """
 
 from __future__ import annotations
@@ -29,6 +32,21 @@ _RUN = 'killed'
 # Importing TFF takes longer than a life here: one process imports it, and
 # each life is forked from that one.
 _PRELOAD = ['tff_secagg_ext.aggregators', 'tff_secagg_ext.program']
+
+
+# What a process is at that was killed after such a line, in order.
+STEPS = {
+  'life': 'set up',
+  'ready': 'resume',
+  'drawn': 'reserve',
+  'reserved': 'run',
+  'began': 'run',
+  'ran': 'save',
+  'saved': 'commit',
+  'committed': 'release',
+  'released': 'release',
+}
+_LINES_A_ROUND = 7
 
 
 class Journal:
@@ -58,8 +76,10 @@ def live(folder: pathlib.Path, rounds: int) -> None:
   # A forked process lacks the thread of the context that TFF has made.
   tff.backends.native.set_sync_local_cpp_execution_context()
   journal = Journal(folder / 'journal')
+  journal.write('life')
   recorder, data = _setting(folder)
   recorder = _with_journal(recorder, journal)
+  journal.write('ready')
   plan = program.TrainingPlan(
     rounds,
     program.FixedCohorts(POPULATION, COHORT),
@@ -122,7 +142,8 @@ def _setting(folder: pathlib.Path) -> tuple[Any, list[Any]]:
 
 
 def _with_journal(recorder: Any, journal: Journal) -> Any:
-  """Makes the wrapped process write down each round that it computes."""
+  """Makes a recorder write down the steps of each round."""
+  from tff_secagg_ext.program import checkpoints
 
   class Observed:
     initialize = staticmethod(recorder.process.initialize)
@@ -135,16 +156,35 @@ def _with_journal(recorder: Any, journal: Journal) -> Any:
       return output
 
   recorder._process = Observed()
+  account = recorder.account
+  account.reserve = _told(journal, 'drawn', account.reserve, 'reserved')
+  account.commit = _told(journal, '', account.commit, 'committed')
+  checkpoints.Checkpoints.save = _told(
+    journal, '', checkpoints.Checkpoints.save, 'saved'
+  )
   return recorder
+
+
+def _told(journal: Journal, before: str, action: Any, after: str) -> Any:
+  """Returns `action`, with lines before and after it."""
+
+  def told(*args: Any, **kwargs: Any) -> Any:
+    if before:
+      journal.write(before)
+    result = action(*args, **kwargs)
+    journal.write(after)
+    return result
+
+  return told
 
 
 def kill_and_resume(
   folder: pathlib.Path, kills: int, rounds: int, seed: int
-) -> list[int]:
+) -> list[str]:
   """Lives and dies `kills` times, then lives to the end.
 
   Returns:
-    How many rounds had begun at each death.
+    The step that each death came in.
   """
   context = multiprocessing.get_context('forkserver')
   context.set_forkserver_preload(_PRELOAD)
@@ -152,17 +192,17 @@ def kill_and_resume(
   journal, deaths = Journal(folder / 'journal'), []
   for _ in range(kills):
     life = context.Process(target=live, args=(folder, rounds))
-    # Up to three rounds of three lines each, then somewhere in the next.
-    lines = len(journal.read()) + moments.randint(1, 9)
+    # Up to two rounds, then somewhere in the next.
+    lines = len(journal.read()) + moments.randint(1, 2 + 2 * _LINES_A_ROUND)
     life.start()
     while len(journal.read()) < lines and life.is_alive():
-      time.sleep(0.005)
-    life.join(moments.uniform(0.0, 0.5))
+      time.sleep(0.001)
+    life.join(moments.choice([0.0, moments.uniform(0.0, 0.5)]))
     life.kill()
     life.join()
     if life.exitcode not in (0, -signal.SIGKILL):
       raise RuntimeError(f'A life ended by itself with {life.exitcode}.')
-    deaths.append(_count(journal.read(), 'began'))
+    deaths.append(STEPS[journal.read()[-1][0]])
   life = context.Process(target=live, args=(folder, rounds))
   life.start()
   life.join()
@@ -210,8 +250,8 @@ def violations(folder: pathlib.Path, rounds: int) -> list[str]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('--kills', type=int, default=20)
-  parser.add_argument('--rounds', type=int, default=60)
+  parser.add_argument('--kills', type=int, default=50)
+  parser.add_argument('--rounds', type=int, default=90)
   parser.add_argument('--seed', type=int, default=None)
   arguments = parser.parse_args()
   seed = arguments.seed
@@ -221,11 +261,17 @@ def main() -> None:
     folder = pathlib.Path(name)
     deaths = kill_and_resume(folder, arguments.kills, arguments.rounds, seed)
     lines = Journal(folder / 'journal').read()
-    print(f'seed {seed}; rounds begun at each kill: {deaths}')
-    print({what: _count(lines, what) for what in ('began', 'ran', 'released')})
     found = violations(folder, arguments.rounds)
-    print('\n'.join(found) or 'The ledger holds all that was run, none twice.')
-    raise SystemExit(bool(found))
+  summary = {
+    'seed': seed,
+    'kills': len(deaths),
+    'steps': {step: deaths.count(step) for step in STEPS.values()},
+    'committed': arguments.rounds,
+    **{what: _count(lines, what) for what in ('began', 'ran', 'released')},
+    'violations': found,
+  }
+  print(json.dumps(summary, indent=2))
+  raise SystemExit(bool(found))
 
 
 if __name__ == '__main__':

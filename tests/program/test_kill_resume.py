@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real kills at random moments; `kill_resume --kills 20` is the long form."""
+"""Real kills at random moments; `kill_resume --kills 50` is the long form."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_poisson_divergences_agree_with_dp_accounting(
   accountant = dp_accounting.rdp.RdpAccountant(orders)
   event = dp_accounting.GaussianDpEvent(1.0 / ratio)
   accountant.compose(dp_accounting.PoissonSampledDpEvent(q, event))
-  found = [filters.poisson_renyi(order, ratio, q) for order in orders]
+  found = [renyi.sampled_gaussian_renyi(order, ratio, q) for order in orders]
   np.testing.assert_allclose(found, accountant._rdp, rtol=1e-9, atol=1e-13)
 
 
@@ -151,7 +151,7 @@ def test_poisson_divergences_bound_both_directions(
   x = np.linspace(-40.0, 60.0, 200_001)
   p, absent = oracle.gaussian_law(ratio, q)(x)
   step = float(x[1] - x[0])
-  bound = filters.poisson_renyi(order, ratio, q)
+  bound = renyi.sampled_gaussian_renyi(order, ratio, q)
   for one, other in ((p, absent), (absent, p)):
     there = (one > 0.0) & (other > 0.0)
     logs = order * np.log(one[there]) + (1 - order) * np.log(other[there])
@@ -237,12 +237,12 @@ def test_adaptive_choices_do_not_pass_the_renyi_filter(order: float) -> None:
     within = [
       m
       for m in ratios
-      if filters.poisson_renyi(int(order), float(m), q) <= spend
+      if renyi.sampled_gaussian_renyi(int(order), float(m), q) <= spend
     ]
     return oracle.gaussian_law(float(within[-1]), q)
 
   first = oracle.gaussian_law(0.25, 1.0)
-  spent = filters.poisson_renyi(int(order), 0.25, 1.0)
+  spent = renyi.sampled_gaussian_renyi(int(order), 0.25, 1.0)
   laws = [largest(q, budget - spent) for q in (0.01, 0.1, 0.5, 1.0)]
   y = np.linspace(-12.0, 16.0, 2001)
 

@@ -24,7 +24,6 @@ import math
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import special
 
 from tff_secagg_ext import _validate
 from tff_secagg_ext.accounting import accountant, arrays, costs, gaussian, renyi
@@ -225,42 +224,6 @@ def _same_adjacency(known: str | None, a_round: events_lib.Round) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _log_binomials(order: int) -> arrays.FloatArray:
-  """Logarithms of binom(order, k) for k = 0, ..., order."""
-  logs = special.gammaln(np.arange(order + 1.0) + 1.0)
-  return np.asarray(logs[-1] - logs - logs[::-1])
-
-
-def poisson_renyi(order: int, ratio: float, probability: float) -> float:
-  """Returns the Renyi divergence of a Poisson-sampled Gaussian, in nats.
-
-  ln(sum_k binom(a, k) (1-q)^(a-k) q^k exp(m^2 k (k-1) / 2)) / (a - 1), that of
-  (1-q) phi_0 + q phi_m from phi_0; the converse is not larger [MTZ19,
-  arXiv 1908.10530, Sec. 3].
-
-  Args:
-    order: a, an integer from 2 on.
-    ratio: m, sensitivity over standard deviation.
-    probability: q, in (0, 1].
-  """
-  if probability == 1.0:
-    return order * ratio**2 / 2.0
-  k = np.arange(order + 1.0)
-  weights = (
-    _log_binomials(order)
-    + k * math.log(probability)
-    + (order - k) * math.log1p(-probability)
-  )
-  growth = k * (k - 1.0) * ratio**2 / 2.0
-  # The weights sum to 1: without it, small divergences keep their precision.
-  with np.errstate(over='ignore', invalid='ignore'):
-    excess = float(np.sum(np.exp(weights) * np.expm1(growth)))
-  if math.isfinite(excess):
-    return math.log1p(excess) / (order - 1.0)
-  return float(special.logsumexp(weights + growth)) / (order - 1.0)
-
-
-@functools.lru_cache(maxsize=1024)
 def round_divergences(
   a_round: events_lib.Round,
   view: str,
@@ -290,7 +253,9 @@ def round_divergences(
   if cost.near.coordinates or math.isinf(cost.slack):
     return np.asarray(divergences)
   ratio = math.sqrt(cost.squared_ratio)
-  dominated = [poisson_renyi(int(each), ratio, probability) for each in a]
+  dominated = [
+    renyi.sampled_gaussian_renyi(int(each), ratio, probability) for each in a
+  ]
   return np.minimum(divergences, dominated + cost.slack * a / (a - 1.0))
 
 

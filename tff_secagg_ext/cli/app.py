@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tff_secagg_ext.cli import budget, errors, secagg
+from tff_secagg_ext.cli import budget, errors, options, secagg
 from tff_secagg_ext.cli import ledger as ledger_commands
 
 app = typer.Typer(
@@ -55,35 +55,25 @@ def train(
       help='Take the least noise that meets it, and stop before it.'
     ),
   ] = None,
-  target_view: Annotated[
-    str, typer.Option(help='Whose epsilon that is: release or server.')
-  ] = 'release',
+  target_view: options.TargetView = 'release',
   rounds: Annotated[
     int | None, typer.Option(help="Rounds; the task's own by default.")
   ] = None,
   clients_per_round: Annotated[
     int | None, typer.Option(help='Expected size of a cohort.')
   ] = None,
-  bits: Annotated[int, typer.Option(help='The sum is modulo 2^bits.')] = 20,
-  mechanism: Annotated[
-    str, typer.Option(help='distributed_dgauss or distributed_skellam.')
-  ] = 'distributed_dgauss',
-  cohorts: Annotated[str, typer.Option(help='poisson or fixed.')] = 'poisson',
+  bits: options.Bits = 20,
+  mechanism: options.Mechanism = 'distributed_dgauss',
+  cohorts: options.Cohorts = 'poisson',
   delta: Annotated[
     float | None, typer.Option(help='At which epsilon is told.')
   ] = None,
   protocol: Annotated[
     str, typer.Option(help='secagg; or plain: insecure, for quick work.')
   ] = 'secagg',
-  threat: Annotated[
-    str, typer.Option(help='curious, semi-malicious or malicious.')
-  ] = 'malicious',
-  corrupt: Annotated[
-    float, typer.Option(help='Largest fraction of colluding clients.')
-  ] = 0.05,
-  dropout: Annotated[
-    float, typer.Option(help='Largest fraction that drops out of a cohort.')
-  ] = 0.2,
+  threat: options.Threat = 'malicious',
+  corrupt: options.Corrupt = 0.05,
+  dropout: options.Dropout = 0.2,
   simulate_dropouts: Annotated[
     float, typer.Option(help='Probability that a client is made to drop out.')
   ] = 0.0,
@@ -106,7 +96,7 @@ def train(
     from tff_secagg_ext.cli import tables, training
 
     noise, name = _noise_and_name(task, noise_multiplier, target_epsilon)
-    options = training.Options(
+    asked = training.Options(
       task=task,
       noise_multiplier=noise,
       rounds=rounds,
@@ -124,7 +114,7 @@ def train(
       target_epsilon=target_epsilon,
       target_view=target_view,
     )
-    outcome = training.train(options)
+    outcome = training.train(asked)
     tables.print_outcomes([outcome], ledger)
     _exit_if_interrupted(outcome.interrupted, outcome.rounds, outcome.run)
     _exit_if_stopped(outcome.stopped, outcome.rounds)

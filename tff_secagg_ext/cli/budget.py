@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tff_secagg_ext.cli import errors
+from tff_secagg_ext.cli import errors, options
 
 if TYPE_CHECKING:
   from tff_secagg_ext import accounting, program
@@ -76,9 +76,7 @@ def plan(
   delta: Annotated[float, typer.Option(help='At which it is met.')],
   population: Annotated[int, typer.Option(help='Clients there are.')],
   dim: Annotated[int, typer.Option(help='Numbers that a client sends.')],
-  target_view: Annotated[
-    str, typer.Option(help='Whose epsilon: release or server.')
-  ] = 'release',
+  target_view: options.TargetView = 'release',
   clients_per_round: Annotated[
     list[int] | None,
     typer.Option(help='Expected size of a cohort; may be repeated.'),
@@ -86,21 +84,13 @@ def plan(
   rounds: Annotated[
     list[int] | None, typer.Option(help='Rounds; may be repeated.')
   ] = None,
-  cohorts: Annotated[str, typer.Option(help='poisson or fixed.')] = 'poisson',
-  bits: Annotated[int, typer.Option(help='The sum is modulo 2^bits.')] = 20,
-  mechanism: Annotated[
-    str, typer.Option(help='distributed_dgauss or distributed_skellam.')
-  ] = 'distributed_dgauss',
-  threat: Annotated[
-    str, typer.Option(help='curious, semi-malicious or malicious.')
-  ] = 'malicious',
-  corrupt: Annotated[
-    float, typer.Option(help='Largest fraction of colluding clients.')
-  ] = 0.05,
-  dropout: Annotated[
-    float, typer.Option(help='Largest fraction that drops out of a cohort.')
-  ] = 0.2,
-  as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+  cohorts: options.Cohorts = 'poisson',
+  bits: options.Bits = 20,
+  mechanism: options.Mechanism = 'distributed_dgauss',
+  threat: options.Threat = 'malicious',
+  corrupt: options.Corrupt = 0.05,
+  dropout: options.Dropout = 0.2,
+  as_json: options.Json = False,
 ) -> None:
   """Prints the noise that a target takes, by cohort and number of rounds."""
   with errors.one_line(ValueError, TypeError):

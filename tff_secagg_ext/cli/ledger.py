@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tff_secagg_ext.cli import errors
+from tff_secagg_ext.cli import errors, options
 
 if TYPE_CHECKING:
   from tff_secagg_ext.ledger import Head, Ledger
@@ -22,7 +22,6 @@ app = typer.Typer(
 )
 
 _Ledger = Annotated[str, typer.Option(help='SQLAlchemy URL of the ledger.')]
-_Json = Annotated[bool, typer.Option('--json', help='Print JSON.')]
 _Run = Annotated[str, typer.Argument(help='Name of the run.')]
 _DEFAULT = 'sqlite:///runs.db'
 
@@ -40,7 +39,9 @@ def _opened(ledger: str, *, create: bool = False) -> Iterator[Ledger]:
 
 
 @app.command('list')
-def list_runs(ledger: _Ledger = _DEFAULT, as_json: _Json = False) -> None:
+def list_runs(
+  ledger: _Ledger = _DEFAULT, as_json: options.Json = False
+) -> None:
   """Lists the runs of a ledger."""
   from tff_secagg_ext.cli import tables
 
@@ -56,7 +57,7 @@ def list_runs(ledger: _Ledger = _DEFAULT, as_json: _Json = False) -> None:
 def show(
   run: _Run,
   ledger: _Ledger = _DEFAULT,
-  as_json: _Json = False,
+  as_json: options.Json = False,
   server_view: Annotated[
     bool, typer.Option('--server-view', help='With the sessions, unpublished.')
   ] = False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tff_secagg_ext.cli import errors
+from tff_secagg_ext.cli import errors, options
 
 if TYPE_CHECKING:
   from tff_secagg_ext.secagg.inspection import Summary
@@ -35,16 +35,10 @@ _FOOTNOTE = (
 def params(
   clients: Annotated[int, typer.Option(help='Clients of a round.')],
   dim: Annotated[int, typer.Option(help='Coordinates of a vector.')],
-  bits: Annotated[int, typer.Option(help='The sum is modulo 2^bits.')] = 20,
-  corrupt: Annotated[
-    float, typer.Option(help='Largest fraction that colludes.')
-  ] = 0.05,
-  dropout: Annotated[
-    float, typer.Option(help='Largest fraction that drops out.')
-  ] = 0.1,
-  threat: Annotated[
-    str, typer.Option(help='curious, semi-malicious or malicious.')
-  ] = 'malicious',
+  bits: options.Bits = 20,
+  corrupt: options.Corrupt = 0.05,
+  dropout: options.Dropout = 0.1,
+  threat: options.Threat = 'malicious',
   verify: Annotated[
     bool | None,
     typer.Option(
@@ -53,7 +47,7 @@ def params(
       show_default=False,
     ),
   ] = None,
-  as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+  as_json: options.Json = False,
 ) -> None:
   """Prints neighbors and threshold, and what a round costs."""
   with errors.one_line(ValueError):
@@ -82,7 +76,7 @@ def verify_transcript(
     pathlib.Path | None,
     typer.Option(help='JSON: the known public key of each client id, in hex.'),
   ] = None,
-  as_json: Annotated[bool, typer.Option('--json', help='Print JSON.')] = False,
+  as_json: options.Json = False,
 ) -> None:
   """Checks the chain and the signatures of a transcript; 1 if it is broken."""
   from tff_secagg_ext.secagg import inspection, transcript

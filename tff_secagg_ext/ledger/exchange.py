@@ -121,7 +121,10 @@ def load(lines: Iterable[str]) -> Export:
       _refuse(number, 'is missing')
     if parsed[number - 1].get('version') != version:
       found = parsed[number - 1].get('version')
-      _refuse(number, f'must be of version {version}; it is of {found!r}')
+      what = f'must be of version {version}; it is of {found!r}'
+      if isinstance(found, int) and found > version:
+        what += ', as a later tff-secagg-ext writes it: upgrade this one'
+      _refuse(number, what)
   header, run, *rest = parsed
   _check(1, header, 'export', _EXPORT)
   _check(2, run, 'run', _FIELDS['run'])

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several commands have, with one help text each."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+Bits: TypeAlias = Annotated[int, typer.Option(help='The sum is modulo 2^bits.')]
+Cohorts: TypeAlias = Annotated[str, typer.Option(help='poisson or fixed.')]
+Corrupt: TypeAlias = Annotated[
+  float, typer.Option(help='Largest fraction of colluding clients.')
+]
+Dropout: TypeAlias = Annotated[
+  float, typer.Option(help='Largest fraction that drops out of a cohort.')
+]
+Json: TypeAlias = Annotated[bool, typer.Option('--json', help='Print JSON.')]
+Mechanism: TypeAlias = Annotated[
+  str, typer.Option(help='distributed_dgauss or distributed_skellam.')
+]
+TargetView: TypeAlias = Annotated[
+  str, typer.Option(help='Whose epsilon the target is: release or server.')
+]
+Threat: TypeAlias = Annotated[
+  str, typer.Option(help='curious, semi-malicious or malicious.')
+]

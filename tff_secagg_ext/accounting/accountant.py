@@ -12,7 +12,13 @@ import math
 import numpy as np
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.accounting import conversion, costs, pld, profiles
+from tff_secagg_ext.accounting import (
+  conversion,
+  costs,
+  external_costs,
+  pld,
+  profiles,
+)
 from tff_secagg_ext.accounting import events as events_lib
 from tff_secagg_ext.accounting import sampling as sampling_lib
 from tff_secagg_ext.accounting.conversion import Epsilon
@@ -22,12 +28,17 @@ VIEWS: tuple[str, ...] = ('release', 'server')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Priced:
-  """A distinct round, its costs in both views, and how often it happened."""
+  """A distinct round, its costs in both views, and how often it happened.
+
+  An external one has no cohort: its own profiles hold in both views.
+  """
 
   release: costs.Cost
   server: costs.Cost
   profile: profiles.Profile | None
   count: int
+  external: bool = False
+  profiles: tuple[tuple[profiles.Profile, int], ...] = ()
 
 
 _PROFILES = {
@@ -43,6 +54,10 @@ _PROFILES = {
 def _price(a_round: events_lib.Round) -> _Priced:
   release = costs.round_cost(a_round, 'release')
   server = costs.round_cost(a_round, 'server')
+  if a_round.external is not None:
+    found = external_costs.parts(a_round.external, 'release')
+    own = tuple((p.profile, p.count) for p in found if p.profile is not None)
+    return _Priced(release, server, None, 0, external=True, profiles=own)
   sampling, profile = a_round.sampling, None
   if isinstance(sampling, sampling_lib.PoissonSampling):
     release = release.amplified(sampling.rate)
@@ -131,29 +146,59 @@ class Accountant:
     rounds = list(self._priced.values())
     total = _sum((r.release, r.count) for r in rounds)
     sampled = any(r.profile is not None and r.profile.q < 1.0 for r in rounds)
-    return conversion.best(
-      total, self.delta, self._composition if sampled else None
-    )
+    composition = None
+    if sampled or _any_sampled(rounds):
+      composition = _then_external(self._composition, rounds)
+    return conversion.best(total, self.delta, composition)
 
   def server(self, max_participations: int | None = None) -> Epsilon:
     """Returns the epsilon towards the server, which knows who took part.
 
     Args:
       max_participations: The most rounds of this run that any client took
-        part in, at least 0; None for all of them. The worst ones count.
+        part in, at least 0; None for all of them. The worst ones count, and
+        all that is external.
     """
     rounds = list(self._priced.values())
-    costed = [(r.server, r.count) for r in rounds]
-    if max_participations is not None:
+    costed = [(r.server, r.count) for r in rounds if not r.external]
+    if max_participations is None:
+      total = _sum(costed)
+    else:
       limit = _validate.check_int(
         max_participations, 'max_participations', minimum=0
       )
-      return conversion.best(_worst(costed, limit), self.delta)
-    return conversion.best(_sum(costed), self.delta)
+      total = _worst(costed, limit)
+    composition = None
+    if _any_sampled(rounds):
+      composition = _then_external(pld.Composition(), rounds)
+      if total.squared_ratio > 0.0:
+        ratio = math.sqrt(total.squared_ratio)
+        composition = composition.then(profiles.Profile('poisson', ratio, 1.0))
+    total += _sum((r.server, r.count) for r in rounds if r.external)
+    return conversion.best(total, self.delta, composition)
 
 
 def _sum(costed: Iterable[tuple[costs.Cost, int]]) -> costs.Cost:
   return sum((cost.times(count) for cost, count in costed), costs.Cost())
+
+
+def _any_sampled(rounds: Iterable[_Priced]) -> bool:
+  """Whether anything external is amplified by its own sampling."""
+  return any(profile.q < 1.0 for r in rounds for profile, _ in r.profiles)
+
+
+def _then_external(
+  composition: pld.Composition, rounds: Iterable[_Priced]
+) -> pld.Composition:
+  """Returns the composition followed by all that is external.
+
+  In the order of distinct events, so that one by one or many at once give the
+  same numbers.
+  """
+  for priced in rounds:
+    for profile, count in priced.profiles:
+      composition = composition.then(profile, count * priced.count)
+  return composition
 
 
 def _worst(costed: Sequence[tuple[costs.Cost, int]], limit: int) -> costs.Cost:

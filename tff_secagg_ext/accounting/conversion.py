@@ -63,7 +63,9 @@ def best(
     return Epsilon(math.inf, total.reasons, total.waivers)
   dominated = _near if total.near.coordinates else _dominated
   found = list(dominated(total, delta, composition))
-  if not found or total.slack > _NO_SLACK or total.near.coordinates:
+  # Amplification may have been given up as a distribution, and not in Renyi's.
+  amplified = composition is None or any(e.accountant == PLD for e in found)
+  if not amplified or total.slack > _NO_SLACK or total.near.coordinates:
     found.append(_renyi(total, delta))
   least = min(found, key=lambda epsilon: epsilon.value)
   if math.isinf(least.value):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import dataclasses
-import json
 from typing import Any
 
 from tff_secagg_ext import accounting
@@ -150,6 +149,9 @@ def agree(
 def _check_same(
   scope: Scope, other: Mapping[str, Any], agreement: Agreement | None
 ) -> None:
+  # External events have happened, with no budget of theirs: all of them count.
+  if 'external' in other['settings']:
+    return
   found = other['settings'].get('budget')
   expected = None if agreement is None else agreement.settings
   if found != expected:
@@ -234,7 +236,7 @@ class Guard:
     scope = self._agreement.scope
     for other in scope.others(self._ledger, self._strangers):
       _check_same(scope, other, self._agreement)
-      for charge in _charges(other):
+      for charge, _ in ledger_lib.charges(other):
         total = total.with_round(charge)
     return total
 
@@ -247,15 +249,6 @@ class Guard:
         del self._open[entry.attempt]
         self._settled = self._settled.with_round(entry.charge)
     self._read = len(entries)
-
-
-def _charges(shown: Mapping[str, Any]) -> Iterator[accounting.Round]:
-  """Yields what each attempt of a run costs, as far as is known."""
-  for item in shown['rounds']:
-    for attempt in item['attempts']:
-      charge = accounting.from_json(json.dumps(attempt['charge']))
-      assert isinstance(charge, accounting.Round)
-      yield charge
 
 
 def guard(

@@ -80,7 +80,7 @@ _leaves = st.one_of(
 
 def _nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
   return st.one_of(
-    st.builds(dp_event.SelfComposedDpEvent, inner, st.integers(0, 2**70)),
+    st.builds(dp_event.SelfComposedDpEvent, inner, st.integers(0, 2**63 - 1)),
     st.builds(dp_event.ComposedDpEvent, st.lists(inner, max_size=3)),
     st.builds(dp_event.PoissonSampledDpEvent, st.floats(0.0, 1.0), inner),
     st.builds(
@@ -159,6 +159,11 @@ def test_the_format() -> None:
       '`count` must be at least 0. Found -1',
     ),
     (
+      '{"class":"SelfComposedDpEvent","count":9223372036854775808,"event":'
+      '{"class":"NoOpDpEvent"}}',
+      '`count` must be at most 9223372036854775807. Found',
+    ),
+    (
       '{"class":"SampledWithoutReplacementDpEvent","sample_size":3,'
       '"source_dataset_size":2,"event":{"class":"NoOpDpEvent"}}',
       '`sample_size` must be at most 2. Found 3',
@@ -230,6 +235,12 @@ def test_it_is_a_round_of_its_own_and_not_under_substitution() -> None:
     (dp_event.UnsupportedDpEvent(), 'UnsupportedDpEvent cannot be priced'),
     (dp_event.GaussianDpEvent(0.0), 'GaussianDpEvent without noise'),
     (dp_event.GaussianDpEvent(1e-200), 'GaussianDpEvent without noise'),
+    (
+      dp_event.SelfComposedDpEvent(
+        dp_event.SelfComposedDpEvent(GAUSSIAN, 2**62), 2**62
+      ),
+      'GaussianDpEvent (more than 1e.30 times|without noise)',
+    ),
     (dp_event.LaplaceDpEvent(0.0), 'LaplaceDpEvent cannot be priced'),
     (
       dp_event.SampledWithReplacementDpEvent(100, 10, GAUSSIAN),

@@ -144,6 +144,7 @@ def test_what_is_no_external_run_is_refused(ledger: ledger_lib.Ledger) -> None:
 
 def test_all_runs_of_a_population_are_one_account(
   ledger: ledger_lib.Ledger,
+  caplog: pytest.LogCaptureFixture,
 ) -> None:
   record(ledger, population=1000)
   federated(ledger, failures=1e-7, population=1000)
@@ -171,7 +172,7 @@ def test_all_runs_of_a_population_are_one_account(
   ]
   assert told == [
     ('silo', 'opacus 1.6.0', 'central', 'the lab', 2),
-    ('phones', 'rounds of the federation', 'federated', 'recorded here', 5),
+    ('phones', 'federated rounds', 'federated', 'recorded here', 5),
     ('enclave', 'opacus 1.6.0', 'enclave', 'the lab', 1),
   ]
   assert account.items[1].release == accounting.release_epsilon(
@@ -182,8 +183,10 @@ def test_all_runs_of_a_population_are_one_account(
   assert json.loads(json.dumps(values, allow_nan=False)) == values
   assert values['release_epsilon'] == account.release.value
   assert values['items'][2]['trust_domain'] == 'enclave'
-  looser = ledger_lib.compose_population(ledger, 'patients', 1e-3)
+  assert not caplog.messages
+  looser = ledger_lib.compose_population(ledger, 'patients', 2e-3)
   assert looser.release.value < account.release.value
+  assert caplog.messages[0].startswith('delta 0.002 is above 1/1000, one over')
 
 
 def test_open_and_lost_attempts_waivers_and_reasons_count(

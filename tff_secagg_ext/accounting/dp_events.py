@@ -32,6 +32,7 @@ CLASS = 'class'
 _SUFFIX = 'DpEvent'
 _INFINITY = 'Infinity'
 _DEEPEST = 50
+_MOST = 2**63 - 1
 
 
 def _noise(value: Any, name: str) -> float:
@@ -52,7 +53,11 @@ def _probability(value: Any, name: str) -> float:
 
 def _count(value: Any, name: str) -> int:
   return _validate.check_int(
-    value, name, minimum=0, remedy='Count whole applications.'
+    value,
+    name,
+    minimum=0,
+    maximum=_MOST,
+    remedy='Count whole applications.',
   )
 
 

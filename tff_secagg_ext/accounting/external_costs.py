@@ -27,6 +27,8 @@ from tff_secagg_ext.accounting import external as external_lib
 _ASKED = 512
 # Ratios of sensitivity to noise beyond which no epsilon means anything.
 _LARGEST_RATIO = 1e6
+# Applications beyond which numbers are no longer finite.
+_MOST = 1e30
 
 _SEEN = {
   'federated': 'its coordinator, this one, saw who took part',
@@ -74,7 +76,9 @@ def _parts(tree: dp_events.Tree, count: int) -> Iterator[Part]:
   name = tree[dp_events.CLASS]
   if count == 0 or name == 'NoOpDpEvent':
     return
-  if name == 'SelfComposedDpEvent':
+  if count > _MOST:
+    yield _infinite(f'{name} more than {_MOST:g} times')
+  elif name == 'SelfComposedDpEvent':
     yield from _parts(tree['event'], count * tree['count'])
   elif name == 'ComposedDpEvent':
     for each in tree['events']:

@@ -3,17 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import itertools
 import json
+import logging
 from typing import Any
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.accounting import Accountant, Epsilon, Round, from_json
+from tff_secagg_ext.accounting import (
+  Accountant,
+  Epsilon,
+  Round,
+  from_json,
+  warn_of_delta,
+)
 from tff_secagg_ext.ledger import records, schema
 from tff_secagg_ext.ledger.ledger import Ledger
 
+_logger = logging.getLogger('tff_secagg_ext')
 # Who answers for what was not told from outside: the recorder of the run.
 RECORDED = 'recorded here'
 
@@ -134,7 +142,7 @@ def compose_population(
     ledger: Where the runs are.
     population_name: What they declare.
     delta: At which epsilon is told, in (0, 1); `None` for that of the runs, if
-      they have one.
+      they have one. Above one over the population it is warned of, in the log.
 
   Raises:
     TypeError: If `population_name` is not a string.
@@ -157,13 +165,16 @@ def compose_population(
       f' {len(runs)} runs of population {population_name!r} may fail. Found'
       f' {delta!r}. Give a larger one.'
     )
-  total, items = Accountant(delta - failures), []
+  warning = population and warn_of_delta(delta, population)
+  if warning:
+    _logger.warning('%s', warning)
+  everything, items = [], []
   for run in runs:
     charged = list(charges(run))
-    for charge, _ in charged:
-      total = total.with_round(charge)
+    everything += charged
     for told, alike in itertools.groupby(charged, key=_told_by):
-      items.append(_item(run['run'], told, list(alike), total.delta))
+      items.append(_item(run['run'], told, list(alike), delta - failures))
+  total = _account(everything, delta - failures)
   return PopulationAccount(
     population_name,
     population,
@@ -182,19 +193,24 @@ def _item(
   charged: Sequence[tuple[Round, str]],
   delta: float,
 ) -> PopulationItem:
-  account = Accountant(delta)
-  for charge, _ in charged:
-    account = account.with_round(charge)
+  account = _account(charged, delta)
   open_ones = sum(status == schema.RESERVED for _, status in charged)
   release, server = account.release(), account.server()
   return PopulationItem(run, *told, len(charged), open_ones, release, server)
+
+
+def _account(charged: Iterable[tuple[Round, str]], delta: float) -> Accountant:
+  account = Accountant(delta)
+  for charge, same in itertools.groupby(charge for charge, _ in charged):
+    account = account.with_round(charge, sum(1 for _ in same))
+  return account
 
 
 def _told_by(charged: tuple[Round, str]) -> tuple[str, str, str]:
   """Returns source, trust domain and voucher of a charge."""
   event = charged[0].external
   if event is None:
-    return 'rounds of the federation', 'federated', RECORDED
+    return 'federated rounds', 'federated', RECORDED
   return event.source, event.trust_domain, event.vouched_by
 
 

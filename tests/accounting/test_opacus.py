@@ -56,7 +56,9 @@ def test_rdp_accountant(case: dict[str, Any]) -> None:
     d + math.log1p(-1 / a) - math.log(case['delta'] * a) / (a - 1)
     for a, d in zip(orders, divergences, strict=True)
   )
-  assert found == pytest.approx(case['rdp'], rel=1e-6)
+  # At fractional orders both sum a series, and end it at other terms: Opacus
+  # and dp_accounting 0.4.3 sooner than 0.6.0, which is up to 1e-5 above.
+  assert found == pytest.approx(case['rdp'], rel=2e-5)
   ours = accounting.release_epsilon(rounds(case['history']), case['delta'])
   assert ours.value < case['rdp']
 

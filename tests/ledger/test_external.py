@@ -114,10 +114,29 @@ def test_the_same_again_changes_nothing_and_more_is_added(
   assert ledger.verify('silo').entries == entries
   longer = [*HISTORY, (2.0, 0.5, 3)]
   assert record(ledger, opacus(longer)).rounds_committed == 3
-  changed = [HISTORY[0], (0.9, 0.01, 101), (2.0, 0.5, 3)]
-  for history in (changed, HISTORY):
+  # The last item of a history grows while noise and rate stay.
+  grown = [*HISTORY, (2.0, 0.5, 10), (3.0, 0.5, 0), (4.0, 0.5, 1)]
+  assert record(ledger, opacus(grown)).rounds_committed == 5
+  charges = [c for c, _ in ledger_lib.charges(ledger.show('silo'))]
+  once = accounting.ExternalEvent.of(
+    dp_event.PoissonSampledDpEvent(0.5, dp_event.GaussianDpEvent(4.0)),
+    vouched_by='the lab',
+    source='opacus 1.6.0',
+    trust_domain='central',
+  )
+  assert [c.external for c in charges] == [
+    *opacus([*longer, (2.0, 0.5, 7)]),
+    once,
+  ]
+  rounds = [accounting.Round((event,), NONE) for event in opacus(grown)]
+  assert accounting.release_epsilon(charges, DELTA).value == pytest.approx(
+    accounting.release_epsilon(rounds, DELTA).value, rel=1e-3
+  )
+  assert record(ledger, opacus(grown)).rounds_committed == 5
+  changed = [HISTORY[0], (0.9, 0.01, 101), *grown[2:]]
+  for history in (changed, HISTORY, [HISTORY[0], (0.9, 0.01, 99), *grown[2:]]):
     with pytest.raises(
-      ValueError, match='must begin with the 3 events that it'
+      ValueError, match='must begin with the 5 events that it'
     ):
       record(ledger, opacus(history))
   with pytest.raises(ledger_lib.RunSettingsError, match='other settings'):

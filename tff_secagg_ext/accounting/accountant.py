@@ -30,15 +30,19 @@ VIEWS: tuple[str, ...] = ('release', 'server')
 class _Priced:
   """A distinct round, its costs in both views, and how often it happened.
 
-  An external one has no cohort: its own profiles hold in both views.
+  Its profiles, each with how often it is in a round, are those of the release
+  view. An external one has no cohort: they hold in the server's view, too.
   """
 
   release: costs.Cost
   server: costs.Cost
-  profile: profiles.Profile | None
-  count: int
-  external: bool = False
-  profiles: tuple[tuple[profiles.Profile, int], ...] = ()
+  profiles: tuple[tuple[profiles.Profile, int], ...]
+  external: bool
+  count: int = 0
+
+  @property
+  def sampled(self) -> bool:
+    return any(profile.q < 1.0 for profile, _ in self.profiles)
 
 
 _PROFILES = {
@@ -57,15 +61,15 @@ def _price(a_round: events_lib.Round) -> _Priced:
   if a_round.external is not None:
     found = external_costs.parts(a_round.external, 'release')
     own = tuple((p.profile, p.count) for p in found if p.profile is not None)
-    return _Priced(release, server, None, 0, external=True, profiles=own)
-  sampling, profile = a_round.sampling, None
+    return _Priced(release, server, own, external=True)
+  sampling, own = a_round.sampling, ()
   if isinstance(sampling, sampling_lib.PoissonSampling):
     release = release.amplified(sampling.rate)
   if release.squared_ratio > 0.0:
     kind = _PROFILES[type(sampling), sampling.adjacency]
     ratio = math.sqrt(release.squared_ratio)
-    profile = profiles.Profile(kind, ratio, sampling.rate)
-  return _Priced(release, server, profile, 0)
+    own = ((profiles.Profile(kind, ratio, sampling.rate), 1),)
+  return _Priced(release, server, own, external=False)
 
 
 class Accountant:
@@ -103,6 +107,8 @@ class Accountant:
     self._adjacency: str | None = None
     self._priced: dict[events_lib.Round, _Priced] = {}
     self._composition = pld.Composition()
+    # Of what is external alone, for the server's view.
+    self._external = pld.Composition()
 
   def with_round(self, a_round: events_lib.Round, count: int = 1) -> Accountant:
     """Returns the account after `count` more rounds like `a_round`.
@@ -132,9 +138,10 @@ class Accountant:
       **self._priced,
       a_round: dataclasses.replace(priced, count=priced.count + count),
     }
-    result._composition = self._composition
-    if priced.profile is not None:
-      result._composition = self._composition.then(priced.profile, count)
+    result._composition = _then(self._composition, priced, count)
+    result._external = self._external
+    if priced.external:
+      result._external = _then(self._external, priced, count)
     return result
 
   def release(self) -> Epsilon:
@@ -145,11 +152,10 @@ class Accountant:
     """
     rounds = list(self._priced.values())
     total = _sum((r.release, r.count) for r in rounds)
-    sampled = any(r.profile is not None and r.profile.q < 1.0 for r in rounds)
-    composition = None
-    if sampled or _any_sampled(rounds):
-      composition = _then_external(self._composition, rounds)
-    return conversion.best(total, self.delta, composition)
+    sampled = any(r.sampled for r in rounds)
+    return conversion.best(
+      total, self.delta, self._composition if sampled else None
+    )
 
   def server(self, max_participations: int | None = None) -> Epsilon:
     """Returns the epsilon towards the server, which knows who took part.
@@ -169,8 +175,8 @@ class Accountant:
       )
       total = _worst(costed, limit)
     composition = None
-    if _any_sampled(rounds):
-      composition = _then_external(pld.Composition(), rounds)
+    if any(r.external and r.sampled for r in rounds):
+      composition = self._external
       if total.squared_ratio > 0.0:
         ratio = math.sqrt(total.squared_ratio)
         composition = composition.then(profiles.Profile('poisson', ratio, 1.0))
@@ -182,22 +188,18 @@ def _sum(costed: Iterable[tuple[costs.Cost, int]]) -> costs.Cost:
   return sum((cost.times(count) for cost, count in costed), costs.Cost())
 
 
-def _any_sampled(rounds: Iterable[_Priced]) -> bool:
-  """Whether anything external is amplified by its own sampling."""
-  return any(profile.q < 1.0 for r in rounds for profile, _ in r.profiles)
-
-
-def _then_external(
-  composition: pld.Composition, rounds: Iterable[_Priced]
+def _then(
+  composition: pld.Composition, priced: _Priced, count: int
 ) -> pld.Composition:
-  """Returns the composition followed by all that is external.
+  """Returns the composition followed by `count` rounds.
 
-  In the order of distinct events, so that one by one or many at once give the
-  same numbers.
+  In their order, so that one by one or many at once give the same numbers.
   """
-  for priced in rounds:
-    for profile, count in priced.profiles:
-      composition = composition.then(profile, count * priced.count)
+  if len(priced.profiles) == 1:
+    ((profile, times),) = priced.profiles
+    return composition.then(profile, times * count)
+  for profile, times in priced.profiles * count:
+    composition = composition.then(profile, times)
   return composition
 
 

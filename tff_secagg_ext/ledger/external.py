@@ -10,9 +10,17 @@ import types
 from typing import Any
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.accounting import ExternalEvent, NoSampling, Round, to_json
+from tff_secagg_ext.accounting import (
+  ExternalEvent,
+  NoSampling,
+  Round,
+  dp_events,
+  to_json,
+)
 from tff_secagg_ext.ledger.ledger import Ledger
 from tff_secagg_ext.ledger.run import Run
+
+_REPEATED = 'SelfComposedDpEvent'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +73,8 @@ def record_external(
       the budget of its population. A budget does not refuse it, since it has
       happened; what passes the budget is refused afterwards;
     - the same events again change nothing; more of them, after those that are
-      on record, are added; others are refused.
+      on record, are added, also where a repeated event was repeated further;
+      others are refused.
 
   Args:
     ledger: Where to.
@@ -82,50 +91,95 @@ def record_external(
     LedgerError: If the run cannot be opened or written; see
       `Ledger.open_run`.
   """
-  charges = [_charge(event) for event in events]
-  if not charges:
+  given = [_run_of(event) for event in events]
+  if not given:
     raise ValueError(
       '`events` must hold an event. Found none. A run of nothing says nothing.'
     )
-  opened = ledger.open_run(run.name, _settings(run, charges), delta=delta)
-  known = [e.charge for e in opened.entries if e.kind == 'reserved']
-  if charges[: len(known)] != known:
+  settings = _settings(run, [event for event, _ in given])
+  opened = ledger.open_run(run.name, settings, delta=delta)
+  known = [
+    _run_of(entry.charge.external)
+    for entry in opened.entries
+    if entry.kind == 'reserved'
+  ]
+  left = _after(known, given)
+  if left is None:
     raise ValueError(
       f'Run {run.name!r} must begin with the {len(known)} events that it has on'
-      f' record. Found {len(charges)} that differ. Give the whole history in'
-      ' its order, or use another run name.'
+      f' record. Found {len(given)} that differ. Give the whole history in its'
+      ' order, or use another run name.'
     )
   # A process that ended in between has left one open.
   for attempt, charge in opened.open_attempts.items():
     opened.commit(attempt, charge, {})
-  for charge in charges[len(known) :]:
+  for event, count in left:
+    charge = Round((_repeated(event, count),), NoSampling())
     opened.commit(opened.reserve(charge), charge, {})
   return opened
 
 
-def _charge(event: object) -> Round:
+def _run_of(event: object) -> tuple[ExternalEvent, int]:
+  """Returns an event as another one, and how often it happened."""
   if not isinstance(event, ExternalEvent):
     raise TypeError(
       f'`events` must hold ExternalEvents. Found {event!r}. Use'
       ' ExternalEvent.of for an event of dp_accounting.'
     )
-  return Round((event,), NoSampling())
+  tree = dp_events.parse(event.event)
+  if tree[dp_events.CLASS] != _REPEATED:
+    return event, 1
+  once = json.dumps(tree['event'])
+  return dataclasses.replace(event, event=once), tree['count']
 
 
-def _settings(run: ExternalRun, charges: Iterable[Round]) -> dict[str, Any]:
-  # Of who vouches for what; the events themselves are the charges.
-  told = []
-  for charge in charges:
-    event = charge.external
-    assert event is not None
-    told.append(
-      {
-        'source': event.source,
-        'trust_domain': event.trust_domain,
-        'vouched_by': event.vouched_by,
-        'by_coordinator': event.by_coordinator,
-      }
-    )
+def _repeated(event: ExternalEvent, count: int) -> ExternalEvent:
+  """Returns the event of `count` applications."""
+  if count == 1:
+    return event
+  tree = {
+    dp_events.CLASS: _REPEATED,
+    'event': dp_events.parse(event.event),
+    'count': count,
+  }
+  return dataclasses.replace(event, event=json.dumps(tree))
+
+
+def _after(
+  known: Iterable[tuple[ExternalEvent, int]],
+  given: Iterable[tuple[ExternalEvent, int]],
+) -> list[tuple[ExternalEvent, int]] | None:
+  """Returns what is given after what is known; None if it does not begin so.
+
+  The last item of a history of Opacus grows while noise and rate stay: what was
+  recorded as n steps is n of the steps that it has now.
+  """
+  left = [(event, count) for event, count in given if count]
+  for event, count in known:
+    while count:
+      if not left or left[0][0] != event:
+        return None
+      first = left.pop(0)[1]
+      taken = min(first, count)
+      count -= taken
+      if first > taken:
+        left.insert(0, (event, first - taken))
+  return left
+
+
+def _settings(
+  run: ExternalRun, events: Iterable[ExternalEvent]
+) -> dict[str, Any]:
+  # Who vouches for what; the events themselves are the charges.
+  told = [
+    {
+      'source': event.source,
+      'trust_domain': event.trust_domain,
+      'vouched_by': event.vouched_by,
+      'by_coordinator': event.by_coordinator,
+    }
+    for event in events
+  ]
   distinct = {json.dumps(each, sort_keys=True): each for each in told}
   external = [each for _, each in sorted(distinct.items())]
   summed = '; '.join(

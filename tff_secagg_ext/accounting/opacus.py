@@ -122,7 +122,7 @@ class EventAdapter:
   engine.accountant = EventAdapter(engine.accountant, vouched_by='the lab')
   model, optimizer, loader = engine.make_private(...)
   ...  # train; engine.get_epsilon as before
-  engine.accountant.events
+  engine.accountant.events  # for ledger.record_external, before a release
   ```
 
   Guarantees:

@@ -59,6 +59,8 @@ def test_bash_blocks_hold_commands_of_three_kinds():
 
 def test_commands_run(tmp_path: pathlib.Path):
   printed = []
+  # What Opacus has written elsewhere.
+  (tmp_path / 'history.json').write_text('[[1.1, 0.01, 100]]')
   for command in commands():
     if command.startswith('tff-secagg '):
       program, *arguments = shlex.split(command)
@@ -72,7 +74,10 @@ def test_commands_run(tmp_path: pathlib.Path):
         timeout=300,
       )
       printed.append(done.stdout)
-  _, listed, shown, verified, _, planned, parameters = printed
+  _, listed, shown, verified, _, imported, composed, *printed = printed
+  planned, parameters = printed
+  assert imported.startswith('silo: 2 entries')
+  assert 'hospital' in composed
   assert 'mine' in verified
   assert (tmp_path / 'mine.jsonl').is_file()
   assert 'ε = 4 at δ = 0.001' in planned

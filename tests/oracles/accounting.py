@@ -221,3 +221,38 @@ def shifted_laws(
     (1 - q) * law[k + shift] + q * law[k] for k in range(len(law) - shift)
   ]
   return present, absent
+
+
+def sampled_gaussians_epsilon(
+  parts: Sequence[tuple[float, float, int]], delta: float, round_up: bool
+) -> float:
+  """Epsilon of Poisson-sampled Gaussians of several kinds, client present.
+
+  Args:
+    parts: Ratio m, probability q and number of rounds of each kind.
+    delta: The delta.
+    round_up: Whether losses are rounded so as to bound it from above or below.
+  """
+  edges = np.linspace(-14.0, 34.0, 480_001)
+  step, size = 2e-4, 2**19
+  product: FloatArray | float = 1.0
+  for m, q, rounds in parts:
+    losses = np.log1p(q * np.expm1(m * edges - m * m / 2.0))
+    weights = (1.0 - q) * normal_cdf(edges) + q * normal_cdf(edges - m)
+    chosen = np.ceil(losses[1:] / step) if round_up else losses[:-1] // step
+    law = np.bincount(
+      chosen.astype(int) % size, np.diff(weights), minlength=size
+    )
+    product = product * np.fft.rfft(law) ** rounds
+  composed = np.roll(np.fft.irfft(product, size), size // 4)
+  values = (np.arange(size) - size // 4) * step
+  low, high = 0.0, float(values[-1])
+  for _ in range(60):
+    middle = (low + high) / 2.0
+    above = values > middle
+    gain = -np.expm1(middle - values[above])
+    if float((composed[above] * gain).sum()) > delta:
+      low = middle
+    else:
+      high = middle
+  return high

@@ -459,3 +459,36 @@ def test_deltas_that_do_not_fit(
       delta=0.1,
     )
   assert 'delta 0.1 is above 1/100' in caplog.text
+
+
+def test_external_events_count_against_the_budget_of_their_population(
+  tmp_path: pathlib.Path,
+) -> None:
+  """They have no budget of theirs, and are recorded even if they pass it."""
+  budget = accounting.Budget(2.0, DELTA, adaptive=True)
+  with ledger.Ledger.open(tmp_path / 'runs.db') as opened:
+
+    def external(name: str, steps: int) -> None:
+      history = [(8.0, 0.5, steps)]
+      ledger.record_external(
+        opened,
+        ledger.ExternalRun(name, 'people'),
+        accounting.opacus_events(history, vouched_by='the lab'),
+        delta=DELTA,
+      )
+
+    external('before', 10)
+    first = open_account(opened, budget, run='a', population='people')
+    guard = budgets.Guard(opened, first.run, first._guard.agreement)
+    before = guard.spent().epsilon().value
+    assert before > 0.0
+    spend(first)
+    external('between', 1000)
+    assert guard.spent().epsilon().value > 2.0
+    with pytest.raises(accounting.BudgetExceeded, match="Population 'people'"):
+      first.reserve(100)
+    second = open_account(opened, budget, run='b', population='people')
+    with pytest.raises(accounting.BudgetExceeded, match="Population 'people'"):
+      second.reserve(100)
+    account = ledger.compose_population(opened, 'people')
+    assert [item.attempts for item in account.items] == [1, 1, 1]

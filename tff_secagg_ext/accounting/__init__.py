@@ -39,7 +39,9 @@ from tff_secagg_ext.accounting.events import (
   UnaccountedEvent,
   Waiver,
 )
+from tff_secagg_ext.accounting.external import ExternalEvent
 from tff_secagg_ext.accounting.filters import Filter
+from tff_secagg_ext.accounting.opacus import EventAdapter, opacus_events
 from tff_secagg_ext.accounting.sampling import (
   FixedSizeSampling,
   NoSampling,
@@ -56,6 +58,8 @@ __all__ = [
   'CohortBounds',
   'Epsilon',
   'Event',
+  'EventAdapter',
+  'ExternalEvent',
   'Filter',
   'FixedSizeSampling',
   'NoSampling',
@@ -72,6 +76,7 @@ __all__ = [
   'largest_cohort',
   'most_rounds',
   'odds_of_being_needed',
+  'opacus_events',
   'poisson_cohort_bounds',
   'release_epsilon',
   'server_epsilon',

@@ -3,113 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
+import copy
 import dataclasses
-import functools
 import itertools
 import math
 
-import numpy as np
-
 from tff_secagg_ext import _validate
-from tff_secagg_ext.accounting import conversion, costs, pld, profiles
+from tff_secagg_ext.accounting import (
+  conversion,
+  costs,
+  nearness,
+  pld,
+  pricing,
+  profiles,
+)
+from tff_secagg_ext.accounting import epochs as epochs_lib
 from tff_secagg_ext.accounting import events as events_lib
 from tff_secagg_ext.accounting import sampling as sampling_lib
 from tff_secagg_ext.accounting.conversion import Epsilon
+from tff_secagg_ext.accounting.participation import ParticipationCap, Selection
 
 VIEWS: tuple[str, ...] = ('release', 'server')
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Priced:
-  """What a round costs in both views, not amplified, and its profile."""
-
-  release: costs.Cost
-  server: costs.Cost
-  profile: profiles.Profile | None
-
-
-_PROFILES = {
-  (sampling_lib.NoSampling, 'zero_out'): 'poisson',
-  (sampling_lib.NoSampling, 'substitution'): 'poisson',
-  (sampling_lib.PoissonSampling, 'zero_out'): 'poisson',
-  (sampling_lib.FixedSizeSampling, 'zero_out'): 'fixed',
-  (sampling_lib.FixedSizeSampling, 'substitution'): 'substituted',
-}
-
-
-@functools.lru_cache(maxsize=1024)
-def _price(a_round: events_lib.Round) -> _Priced:
-  release = costs.round_cost(a_round, 'release')
-  server = costs.round_cost(a_round, 'server')
-  sampling, profile = a_round.sampling, None
-  if release.squared_ratio > 0.0:
-    kind = _PROFILES[type(sampling), sampling.adjacency]
-    ratio = math.sqrt(release.squared_ratio)
-    profile = profiles.Profile(kind, ratio, sampling.rate)
-  return _Priced(release, server, profile)
-
-
-@functools.lru_cache(maxsize=1024)
-def _amplified(a_round: events_lib.Round) -> costs.Cost:
-  """The cost in the release view, its divergences under Poisson sampling."""
-  release, sampling = _price(a_round).release, a_round.sampling
-  if isinstance(sampling, sampling_lib.PoissonSampling):
-    return release.amplified(sampling.rate)
-  return release
-
-
-_COSTS: Mapping[str, Callable[[events_lib.Round], costs.Cost]] = {
-  'release': lambda a_round: _price(a_round).release,
-  'amplified': _amplified,
-  'server': lambda a_round: _price(a_round).server,
-}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Rounds:
-  """Rounds in order, as runs of equal ones; immutable.
-
-  A sum of their costs is that of all runs but the last, which is kept, and of
-  the last: it takes no longer the more rounds there are, and rounds that are
-  added one by one are summed as if they came at once.
-
-  Attributes:
-    runs: Rounds with the number of consecutive ones.
-    kept: By the name of the cost, the number of runs that are summed, and what
-      they cost.
-  """
-
-  runs: tuple[tuple[events_lib.Round, int], ...] = ()
-  kept: dict[str, tuple[int, costs.Cost]] = dataclasses.field(
-    default_factory=dict
-  )
-
-  def then(self, a_round: events_lib.Round, count: int) -> _Rounds:
-    """Returns these rounds followed by `count` like `a_round`."""
-    before = self.runs
-    if before and before[-1][0] == a_round:
-      before, count = before[:-1], before[-1][1] + count
-    return _Rounds((*before, (a_round, count)), dict(self.kept))
-
-  def cost(self, name: str) -> costs.Cost:
-    """Returns what all of them cost; `name` is one of _COSTS."""
-    if not self.runs:
-      return costs.Cost()
-    price = _COSTS[name]
-    done, total = self.kept.get(name, (0, costs.Cost()))
-    for a_round, count in self.runs[done:-1]:
-      total += price(a_round).times(count)
-    self.kept[name] = len(self.runs) - 1, total
-    a_round, count = self.runs[-1]
-    return total + price(a_round).times(count)
-
-  def counts(self) -> Mapping[events_lib.Round, int]:
-    """Returns how often each distinct round is there."""
-    counts: dict[events_lib.Round, int] = {}
-    for a_round, count in self.runs:
-      counts[a_round] = counts.get(a_round, 0) + count
-    return counts
 
 
 class Accountant:
@@ -128,12 +43,16 @@ class Accountant:
     rounds: The number of rounds so far.
   """
 
-  def __init__(self, delta: float):
+  def __init__(
+    self, delta: float, participation: ParticipationCap | None = None
+  ):
     """Starts an account with nothing spent.
 
     Args:
       delta: In (0, 1): what is left of the run's delta once other failure
         probabilities are taken off (see `poisson_cohort_bounds`).
+      participation: How often any client takes part in the rounds, in the order
+        in which they will be added; `None` if nothing limits it.
     """
     self.delta = _validate.check_float(
       delta,
@@ -145,16 +64,23 @@ class Accountant:
     )
     self.rounds = 0
     self._adjacency: str | None = None
-    self._rounds = _Rounds()
-    self._sampled = False
+    self._rounds = pricing.Rounds()
+    # What has no cohort of ours, and counts in full whoever took part.
+    self._external = pricing.Rounds()
     self._composition = pld.Composition()
+    self._external_composition = pld.Composition()
+    self._epochs = epochs_lib.Epochs()
+    self._selection: Selection | None = None
+    if participation is not None:
+      self._selection = Selection.empty(participation)
 
   def with_round(self, a_round: events_lib.Round, count: int = 1) -> Accountant:
     """Returns the account after `count` more rounds like `a_round`.
 
     Raises:
       TypeError: If `a_round` is not a Round.
-      ValueError: If its adjacency relation is not that of earlier rounds.
+      ValueError: If its adjacency relation is not that of earlier rounds, or
+        its epoch has too many.
     """
     if not isinstance(a_round, events_lib.Round):
       raise TypeError(
@@ -169,83 +95,114 @@ class Accountant:
         f'first. Found {adjacency!r}. Two relations do not compose: keep '
         'one account for each.'
       )
-    profile = _price(a_round).profile
-    result = Accountant(self.delta)
-    result.rounds = self.rounds + count
+    result = copy.copy(self)
+    result.rounds += count
     result._adjacency = adjacency
-    result._rounds = self._rounds.then(a_round, count)
-    result._sampled = self._sampled
-    result._composition = self._composition
-    if profile is not None:
-      result._sampled = self._sampled or profile.q < 1.0
-      result._composition = self._composition.then(profile, count)
+    result._add(a_round, count)
     return result
+
+  def _add(self, a_round: events_lib.Round, count: int) -> None:
+    external = a_round.external is not None
+    if self._selection is not None and not external:
+      cost = costs.round_cost(a_round, 'server')
+      self._selection = self._selection.then(cost, count)
+    if isinstance(a_round.sampling, sampling_lib.RandomAllocation):
+      self._epochs = self._epochs.with_round(a_round, count)
+      return
+    priced = pricing.price(a_round)
+    self._composition = priced.composed(self._composition, count)
+    if not external:
+      self._rounds = self._rounds.then(a_round, count)
+      return
+    self._external = self._external.then(a_round, count)
+    self._external_composition = priced.composed(
+      self._external_composition, count
+    )
 
   def release(self) -> Epsilon:
     """Returns the epsilon towards whoever sees models and metrics.
 
     All rounds are composed, each amplified by its cohort's sampling; noise too
-    small for Gaussian domination by Poisson sampling alone.
+    small for Gaussian domination by Poisson sampling alone. An epoch of random
+    allocation counts as a whole once it has begun.
     """
-    total = self._rounds.cost('release')
-    if conversion.asks_renyi(total):
-      total = self._rounds.cost('amplified')
+    composition = self._composition
+    for epoch, count in self._epochs.counted():
+      if epoch.profile is not None:
+        times = epoch.participations * count
+        composition = composition.then(epoch.profile, times)
+    sampled = any(profile.q < 1.0 for profile, _ in composition.runs)
+    total = self._released('release')
+    if not conversion.asks_renyi(total):
+      pairs = composition if sampled else None
+      found = conversion.best(total, self.delta, pairs)
+      if not sampled or found.accountant == conversion.PLD:
+        return found
     return conversion.best(
-      total, self.delta, self._composition if self._sampled else None
+      self._released('amplified'), self.delta, composition if sampled else None
     )
+
+  def _released(self, name: str) -> costs.Cost:
+    total = self._rounds.cost(name) + self._external.cost(name)
+    return total + self._epochs.release()
 
   def server(self, max_participations: int | None = None) -> Epsilon:
     """Returns the epsilon towards the server, which knows who took part.
 
+    Of each epoch of random allocation the worst rounds count, as many as a
+    client takes part in; and under a `ParticipationCap` the worst rounds that
+    respect it.
+
     Args:
       max_participations: The most rounds of this run that any client took
-        part in, at least 0; None for all of them. The worst ones count.
+        part in, at least 0; None for all of them. The worst ones count, and
+        all that is external.
     """
-    total = self._rounds.cost('server')
     if max_participations is not None:
-      limit = _validate.check_int(
+      max_participations = _validate.check_int(
         max_participations, 'max_participations', minimum=0
       )
-      costed = [
-        (_price(a_round).server, count)
-        for a_round, count in self._rounds.counts().items()
-      ]
-      total = _worst(total, costed, limit)
-    return conversion.best(total, self.delta)
+    allocated, rows = self._epochs.server()
+    external = self._external.cost('server')
+    everything = self._rounds.cost('server') + allocated + external
+    if everything.reasons:
+      return conversion.best(everything, self.delta)
+    if max_participations is None:
+      bounds = [self._rounds.cost('server') + epochs_lib.total(rows)]
+    else:
+      costed = [*self._rounds.costed(), *rows]
+      bounds = [epochs_lib.worst(costed, max_participations)]
+    if self._selection is not None:
+      bounds.append(self._selection.worst(max_participations))
+    # Which rounds a client takes part in may depend on the outcomes: the noise
+    # of all rounds counts.
+    near, waivers = everything.near, everything.waivers
+    found = (
+      self._with_external(dataclasses.replace(b, near=near, waivers=waivers))
+      for b in bounds
+    )
+    return min(found, key=lambda epsilon: epsilon.value)
+
+  def _with_external(self, total: costs.Cost) -> Epsilon:
+    """Returns the server's epsilon of rounds and of all that is external."""
+    composition = None
+    if self._external.sampled:
+      composition = self._external_composition
+      if total.squared_ratio > 0.0:
+        ratio = math.sqrt(total.squared_ratio)
+        composition = composition.then(profiles.Profile('poisson', ratio, 1.0))
+    external = dataclasses.replace(
+      self._external.cost('server'), near=nearness.Nearness(), waivers=()
+    )
+    return conversion.best(total + external, self.delta, composition)
 
 
-def _worst(
-  everything: costs.Cost, costed: Sequence[tuple[costs.Cost, int]], limit: int
-) -> costs.Cost:
-  """Returns a bound on the cost of any `limit` of the rounds.
-
-  The worst are taken for each component of the cost by itself.
-  """
-  if everything.reasons or not costed:
-    return everything
-  table = np.asarray(
-    [[cost.squared_ratio, cost.slack, *cost.divergences] for cost, _ in costed]
-  )
-  counts = np.asarray([count for _, count in costed])
-  order = np.argsort(-table, axis=0, kind='stable')
-  sorted_counts = counts[order]
-  before = np.cumsum(sorted_counts, axis=0) - sorted_counts
-  taken = np.clip(limit - before, 0, sorted_counts)
-  # What is not taken may be infinite: it must not be multiplied by 0.
-  chosen = np.where(taken > 0, np.take_along_axis(table, order, axis=0), 0.0)
-  worst = (chosen * taken).sum(axis=0)
-  # Which rounds these are may depend on the outcomes: all noise counts.
-  return costs.Cost(
-    float(worst[0]),
-    float(worst[1]),
-    worst[2:],
-    everything.near,
-    waivers=everything.waivers,
-  )
-
-
-def _account(rounds: Iterable[events_lib.Round], delta: float) -> Accountant:
-  account = Accountant(delta)
+def _account(
+  rounds: Iterable[events_lib.Round],
+  delta: float,
+  participation: ParticipationCap | None = None,
+) -> Accountant:
+  account = Accountant(delta, participation)
   for a_round, same in itertools.groupby(rounds):
     account = account.with_round(a_round, sum(1 for _ in same))
   return account
@@ -255,7 +212,7 @@ def epsilon(
   rounds: Iterable[events_lib.Round],
   delta: float,
   view: str = 'release',
-  max_participations: int | None = None,
+  max_participations: int | ParticipationCap | None = None,
 ) -> Epsilon:
   """Returns the epsilon at `delta` of all rounds composed, in one view.
 
@@ -271,23 +228,24 @@ def epsilon(
     view: 'release', towards whoever sees what was released, or 'server',
       towards the honest-but-curious server.
     max_participations: In the server's view, the most rounds that any client
-      took part in; None if nothing limited it.
+      took part in, and how far apart; None if nothing limited it.
 
   Raises:
     ValueError: If `view` is neither, or a limit is given for the release view,
       or the rounds have different adjacency relations.
   """
   _validate.check_choice(view, 'view', VIEWS)
-  account = _account(rounds, delta)
   if view == 'server':
-    return account.server(max_participations)
+    if isinstance(max_participations, ParticipationCap):
+      return _account(rounds, delta, max_participations).server()
+    return _account(rounds, delta).server(max_participations)
   if max_participations is not None:
     raise ValueError(
       "`max_participations` must be None in the view 'release'. Found "
       f'{max_participations!r}. A cap says something to the server alone, '
       'which knows who took part.'
     )
-  return account.release()
+  return _account(rounds, delta).release()
 
 
 def release_epsilon(
@@ -312,7 +270,7 @@ def release_epsilon(
 def server_epsilon(
   rounds: Iterable[events_lib.Round],
   delta: float,
-  max_participations: int | None = None,
+  max_participations: int | ParticipationCap | None = None,
 ) -> Epsilon:
   """Returns the epsilon at `delta` towards the honest-but-curious server.
 
@@ -325,7 +283,7 @@ def server_epsilon(
   Args:
     rounds: All rounds that were run, in order.
     delta: In (0, 1), with other failure probabilities taken off.
-    max_participations: The most rounds that any client took part in; None if
-      nothing limited it.
+    max_participations: The most rounds that any client took part in, and how
+      far apart; None if nothing limited it.
   """
   return epsilon(rounds, delta, 'server', max_participations)

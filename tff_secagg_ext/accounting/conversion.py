@@ -68,7 +68,9 @@ def best(
     return Epsilon(math.inf, total.reasons, total.waivers)
   dominated = _near if total.near.coordinates else _dominated
   found = list(dominated(total, delta, composition))
-  if asks_renyi(total):
+  # Amplification may have been given up as a distribution, and not in Renyi's.
+  amplified = composition is None or any(e.accountant == PLD for e in found)
+  if not amplified or asks_renyi(total):
     found.append(_renyi(total, delta))
   least = min(found, key=lambda epsilon: epsilon.value)
   if math.isinf(least.value):

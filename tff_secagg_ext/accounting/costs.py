@@ -15,10 +15,12 @@ from tff_secagg_ext.accounting import (
   arrays,
   domination,
   exact,
+  external_costs,
   nearness,
   renyi,
 )
 from tff_secagg_ext.accounting import events as events_lib
+from tff_secagg_ext.accounting import external as external_lib
 
 # Sensitivity over stddev beyond which no epsilon means anything.
 _LARGEST_RATIO = 1e6
@@ -210,10 +212,32 @@ def _waiver(event: events_lib.Waiver, view: str, adjacency: str) -> Cost:
   return Cost(waivers=(event,))
 
 
+def _external(
+  event: external_lib.ExternalEvent, view: str, adjacency: str
+) -> Cost:
+  """Its sampling is its own: its divergences are amplified here already.
+
+  The squared ratio is without sampling, so that it bounds it as well.
+  """
+  del adjacency  # `Round` admits one alone.
+  total = Cost()
+  for part in external_costs.parts(event, view):
+    profile = part.profile
+    one = Cost(
+      squared_ratio=0.0 if profile is None else profile.m**2,
+      slack=math.inf if profile is None else 0.0,
+      divergences=part.divergences,
+      reasons=(part.reason,) if part.reason else (),
+    )
+    total += one.times(part.count)
+  return total
+
+
 _EVENTS: Mapping[type[Any], Callable[[Any, str, str], Cost]] = {
   events_lib.NoisedSumEvent: _noised_sum,
   events_lib.UnaccountedEvent: _unaccounted,
   events_lib.Waiver: _waiver,
+  external_lib.ExternalEvent: _external,
 }
 
 

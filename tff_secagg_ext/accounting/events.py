@@ -22,6 +22,7 @@ import dataclasses
 from typing import TypeAlias
 
 from tff_secagg_ext import _validate
+from tff_secagg_ext.accounting import external as external_lib
 from tff_secagg_ext.accounting import sampling as sampling_lib
 
 MECHANISMS: tuple[str, ...] = ('distributed_dgauss', 'distributed_skellam')
@@ -161,8 +162,15 @@ class Waiver:
         )
 
 
-Event: TypeAlias = NoisedSumEvent | UnaccountedEvent | Waiver
-EVENT_TYPES = (NoisedSumEvent, UnaccountedEvent, Waiver)
+Event: TypeAlias = (
+  NoisedSumEvent | UnaccountedEvent | Waiver | external_lib.ExternalEvent
+)
+EVENT_TYPES = (
+  NoisedSumEvent,
+  UnaccountedEvent,
+  Waiver,
+  external_lib.ExternalEvent,
+)
 SAMPLING_TYPES = (
   sampling_lib.NoSampling,
   sampling_lib.PoissonSampling,
@@ -178,6 +186,9 @@ class Round:
   independent between them, and the account amplifies them together. The
   vectors of one event must not depend on what another event of the same round
   released; what depends on it belongs to a later round.
+
+  An external event is a round of its own, without sampling: that of its records
+  is in it, and no cohort is drawn for it.
 
   Attributes:
     events: What left the round. Empty if nothing did: that costs nothing.
@@ -199,9 +210,9 @@ class Round:
     for event in events:
       if not isinstance(event, EVENT_TYPES):
         raise TypeError(
-          '`events` must hold NoisedSumEvent, UnaccountedEvent or Waiver. '
-          f'Found {event!r}. Record what cannot be described as an '
-          'UnaccountedEvent.'
+          '`events` must hold NoisedSumEvent, UnaccountedEvent, Waiver or '
+          f'ExternalEvent. Found {event!r}. Record what cannot be described as '
+          'an UnaccountedEvent.'
         )
     if not isinstance(self.sampling, SAMPLING_TYPES):
       raise TypeError(
@@ -210,3 +221,22 @@ class Round:
         'NoSampling().'
       )
     object.__setattr__(self, 'events', events)
+    self._check_external()
+
+  def _check_external(self) -> None:
+    if not any(isinstance(e, external_lib.ExternalEvent) for e in self.events):
+      return
+    alone = sampling_lib.NoSampling()
+    if len(self.events) != 1 or self.sampling != alone:
+      raise ValueError(
+        'An ExternalEvent must be a round of its own, under NoSampling and the'
+        f' relation zero-out. Found {len(self.events)} events under'
+        f' {self.sampling!r}. Record it as Round((event,), NoSampling()); an'
+        ' account under substitution admits none.'
+      )
+
+  @property
+  def external(self) -> external_lib.ExternalEvent | None:
+    """The external event that the round is; `None` for a round."""
+    first = self.events[0] if self.events else None
+    return first if isinstance(first, external_lib.ExternalEvent) else None

@@ -127,7 +127,9 @@ class GaussianFilter:
     reasons = spent.reasons
     if spent.near.coordinates:
       reasons += ('noise that is not Gaussian, in a Gaussian filter',)
-    if spent.slack > self.slack:
+    if math.isinf(spent.slack):
+      reasons += ('noise that no Gaussian dominates, in a Gaussian filter',)
+    elif spent.slack > self.slack:
       reason = f'noise too small: the slack of the lemma is {spent.slack:g}'
       reasons += (f'{reason}, above {self.slack:g}',)
     if reasons:

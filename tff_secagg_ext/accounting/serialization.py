@@ -16,18 +16,20 @@ import json
 from typing import Any, NoReturn, TypeAlias
 
 from tff_secagg_ext.accounting import events as events_lib
+from tff_secagg_ext.accounting import external as external_lib
 from tff_secagg_ext.accounting import sampling as sampling_lib
 
 Recordable: TypeAlias = (
   events_lib.Event | sampling_lib.Sampling | events_lib.Round
 )
 
-_VERSIONS = {'waiver': 2}
+_VERSIONS = {'waiver': 2, 'external': 3}
 _FIRST_VERSION = 1
 _KINDS: Mapping[str, type[Any]] = {
   'noised_sum': events_lib.NoisedSumEvent,
   'unaccounted': events_lib.UnaccountedEvent,
   'waiver': events_lib.Waiver,
+  'external': external_lib.ExternalEvent,
   'no_sampling': sampling_lib.NoSampling,
   'poisson_sampling': sampling_lib.PoissonSampling,
   'fixed_size_sampling': sampling_lib.FixedSizeSampling,

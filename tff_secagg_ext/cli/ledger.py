@@ -161,3 +161,83 @@ def _read(file: pathlib.Path) -> Iterator[Iterator[str]]:
   else:
     with open(file, encoding='utf-8') as opened:
       yield opened
+
+
+@app.command('import-external')
+def import_external(
+  file: Annotated[
+    pathlib.Path,
+    typer.Argument(
+      help="JSON: Opacus' accountant.history or state_dict(), or an event of"
+      ' dp_accounting; - for stdin.'
+    ),
+  ],
+  run: Annotated[str, typer.Option(help='Name of the run that it becomes.')],
+  population: Annotated[
+    str, typer.Option(help='Name of the population that it is about.')
+  ],
+  delta: Annotated[float, typer.Option(help='At which epsilon is told.')],
+  vouched_by: Annotated[str, typer.Option(help='Who answers for it.')],
+  source: Annotated[
+    str, typer.Option(help='What ran it, such as "opacus 1.6.0".')
+  ],
+  trust_domain: Annotated[
+    str,
+    typer.Option(help='Who saw raw data: federated, central or enclave.'),
+  ] = 'central',
+  by_coordinator: Annotated[
+    bool,
+    typer.Option(
+      '--by-coordinator', help='The coordinator of the federation ran it.'
+    ),
+  ] = False,
+  size: Annotated[
+    int | None, typer.Option(help='How many units the population has.')
+  ] = None,
+  unit: Annotated[
+    str, typer.Option(help='The unit of privacy, as the other runs have it.')
+  ] = 'client',
+  ledger: _Ledger = _DEFAULT,
+) -> None:
+  """Adds what was released elsewhere to a ledger, as a run.
+
+  The same file again changes nothing; a longer history adds what is new.
+  """
+  from tff_secagg_ext import ledger as ledger_lib
+  from tff_secagg_ext.cli import external
+
+  with _opened(ledger, create=True) as opened:
+    with errors.one_line(TypeError, ValueError), _read(file) as lines:
+      events = external.events(
+        '\n'.join(lines),
+        trust_domain=trust_domain,
+        vouched_by=vouched_by,
+        source=source,
+        by_coordinator=by_coordinator,
+      )
+      described = ledger_lib.ExternalRun(run, population, size, unit)
+      ledger_lib.record_external(opened, described, events, delta=delta)
+    _print_head(run, opened.verify(run))
+
+
+@app.command('epsilon')
+def epsilon(
+  population: Annotated[
+    str, typer.Option(help='Name of the population that runs declare.')
+  ],
+  delta: Annotated[
+    float | None, typer.Option(help='At which it is told; that of the runs.')
+  ] = None,
+  ledger: _Ledger = _DEFAULT,
+  as_json: _Json = False,
+) -> None:
+  """Composes all runs of a population into one epsilon of each view."""
+  from tff_secagg_ext.cli import external
+  from tff_secagg_ext.ledger import BrokenChainError, compose_population
+
+  with _opened(ledger) as opened, errors.one_line(BrokenChainError, code=1):
+    account = compose_population(opened, population, delta)
+  if as_json:
+    typer.echo(json.dumps(account.to_json(), indent=2, allow_nan=False))
+  else:
+    external.print_population(account)

@@ -39,18 +39,18 @@ def print_outcomes(
       f'{outcome.noise_multiplier:g}',
       str(outcome.rounds),
       *(f'{outcome.utility[name]:.3f}' for name in names),
-      _epsilon(_finite(outcome.release), outcome.release.waivers),
-      _epsilon(_finite(outcome.server), outcome.server.waivers),
+      epsilon(finite(outcome.release), outcome.release.waivers),
+      epsilon(finite(outcome.server), outcome.server.waivers),
     )
   console.print(table)
   reasons = {
     outcome.run: {*outcome.release.reasons, *outcome.server.reasons}
     for outcome in outcomes
   }
-  _print_reasons(console, reasons)
+  print_reasons(console, reasons)
   for outcome in outcomes:
     both = dict.fromkeys((*outcome.release.waivers, *outcome.server.waivers))
-    _print_waivers(console, outcome.run, map(dataclasses.asdict, both))
+    print_waivers(console, outcome.run, map(dataclasses.asdict, both))
   console.print(_FOOTNOTE)
   for outcome in outcomes:
     sessions = _sessions(outcome.sessions, outcome.lost)
@@ -78,13 +78,13 @@ def print_runs(
       run['run'],
       run['created_at'][:19],
       str(len(run['rounds'])),
-      _epsilon(run['release_epsilon'], run['waivers']),
-      _epsilon(run['server_epsilon'], run['waivers']),
+      epsilon(run['release_epsilon'], run['waivers']),
+      epsilon(run['server_epsilon'], run['waivers']),
       f'{run["delta"]:g}',
     )
   console.print(table)
   for run in runs:
-    _print_waivers(console, run['run'], run['waivers'])
+    print_waivers(console, run['run'], run['waivers'])
   console.print(_FOOTNOTE)
 
 
@@ -102,8 +102,8 @@ def print_run(run: Mapping[str, Any], console: Console | None = None) -> None:
       str(item['round']),
       item['status'],
       *(_session(item) if server_view else _measured(item)),
-      _epsilon(item['release_epsilon'], item['waivers']),
-      _epsilon(item['server_epsilon'], item['waivers']),
+      epsilon(item['release_epsilon'], item['waivers']),
+      epsilon(item['server_epsilon'], item['waivers']),
     )
   console.print(table)
   console.print(
@@ -112,22 +112,24 @@ def print_run(run: Mapping[str, Any], console: Console | None = None) -> None:
     highlight=False,
   )
   reasons = {*run['release_reasons'], *run['server_reasons']}
-  _print_reasons(console, {run['run']: reasons})
-  _print_waivers(console, run['run'], run['waivers'])
+  print_reasons(console, {run['run']: reasons})
+  print_waivers(console, run['run'], run['waivers'])
   console.print(_FOOTNOTE)
 
 
-def _print_reasons(
+def print_reasons(
   console: Console, reasons: Mapping[str, Iterable[str]]
 ) -> None:
+  """Prints why the epsilon of each run is infinite, if it is."""
   for run, why in reasons.items():
     for reason in sorted(why):
       console.print(f'{run}: ε is infinite: {reason}', highlight=False)
 
 
-def _print_waivers(
+def print_waivers(
   console: Console, run: str, waivers: Iterable[Mapping[str, str]]
 ) -> None:
+  """Prints what the epsilon of a run leaves out, by whom and why."""
   for waiver in waivers:
     console.print(
       f'{run}: † ε leaves out what is waived: {waiver["name"]}, by'
@@ -137,11 +139,13 @@ def _print_waivers(
     )
 
 
-def _finite(epsilon: accounting.Epsilon) -> float | None:
+def finite(epsilon: accounting.Epsilon) -> float | None:
+  """Returns the value of an epsilon, `None` if it is infinite."""
   return epsilon.value if math.isfinite(epsilon.value) else None
 
 
-def _epsilon(value: float | None, waivers: Sequence[object]) -> str:
+def epsilon(value: float | None, waivers: Sequence[object]) -> str:
+  """Returns an epsilon as a cell, marked if something is waived."""
   mark = '†' if waivers else ''
   return ('∞' if value is None else f'{value:.4g}') + mark
 

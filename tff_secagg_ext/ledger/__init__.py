@@ -15,7 +15,14 @@ from tff_secagg_ext.ledger.errors import (
   UnknownRunError,
 )
 from tff_secagg_ext.ledger.exchange import verify_export
+from tff_secagg_ext.ledger.external import ExternalRun, record_external
 from tff_secagg_ext.ledger.ledger import Ledger
+from tff_secagg_ext.ledger.population import (
+  PopulationAccount,
+  PopulationItem,
+  charges,
+  compose_population,
+)
 from tff_secagg_ext.ledger.records import Attempt, Entry, Protocol, measured
 from tff_secagg_ext.ledger.run import Run
 
@@ -25,6 +32,7 @@ __all__ = [
   'ConcurrentWriterError',
   'Entry',
   'ExportError',
+  'ExternalRun',
   'ForeignDatabaseError',
   'Head',
   'Ledger',
@@ -32,10 +40,15 @@ __all__ = [
   'LedgerWriteError',
   'NewerLedgerError',
   'NotReservedError',
+  'PopulationAccount',
+  'PopulationItem',
   'Protocol',
   'Run',
   'RunSettingsError',
   'UnknownRunError',
+  'charges',
+  'compose_population',
   'measured',
+  'record_external',
   'verify_export',
 ]

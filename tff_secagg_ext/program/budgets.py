@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import dataclasses
-import json
 from typing import Any
 
 from tff_secagg_ext import accounting
@@ -154,6 +153,9 @@ def agree(
 def _check_same(
   scope: Scope, other: Mapping[str, Any], agreement: Agreement | None
 ) -> None:
+  # External events have happened, with no budget of theirs: all of them count.
+  if 'external' in other['settings']:
+    return
   found = other['settings'].get('budget')
   expected = None if agreement is None else agreement.settings
   if found != expected:
@@ -241,7 +243,9 @@ class Guard:
     scope = self._agreement.scope
     for other in scope.others(self._ledger, self._strangers):
       _check_same(scope, other, self._agreement)
-      for charge in _charges(other, self._agreement.budget):
+      for charge, status in ledger_lib.charges(other):
+        if status == 'reserved':
+          charge = self._agreement.budget.at_most(charge)
         total = total.with_round(charge)
     return total
 
@@ -254,18 +258,6 @@ class Guard:
         del self._open[entry.attempt]
         self._settled = self._settled.with_round(entry.charge)
     self._read = len(entries)
-
-
-def _charges(
-  shown: Mapping[str, Any], budget: accounting.Budget
-) -> Iterator[accounting.Round]:
-  """Yields what each attempt of a run costs, or may cost while it is open."""
-  for item in shown['rounds']:
-    for attempt in item['attempts']:
-      charge = accounting.from_json(json.dumps(attempt['charge']))
-      assert isinstance(charge, accounting.Round)
-      open_ = attempt['status'] == 'reserved'
-      yield budget.at_most(charge) if open_ else charge
 
 
 def guard(

@@ -28,6 +28,7 @@ from tff_secagg_ext.accounting.calibrate import (
 )
 from tff_secagg_ext.accounting.cohorts import (
   CohortBounds,
+  allocated_cohort_bounds,
   odds_of_being_needed,
   poisson_cohort_bounds,
 )
@@ -44,7 +45,9 @@ from tff_secagg_ext.accounting.sampling import (
   FixedSizeSampling,
   NoSampling,
   PoissonSampling,
+  RandomAllocation,
   Sampling,
+  unclaimed,
 )
 from tff_secagg_ext.accounting.serialization import from_json, to_json
 
@@ -61,11 +64,13 @@ __all__ = [
   'NoSampling',
   'NoisedSumEvent',
   'PoissonSampling',
+  'RandomAllocation',
   'Round',
   'Sampling',
   'UnaccountedEvent',
   'UnmetTargetError',
   'Waiver',
+  'allocated_cohort_bounds',
   'calibrate',
   'epsilon',
   'from_json',
@@ -76,5 +81,6 @@ __all__ = [
   'release_epsilon',
   'server_epsilon',
   'to_json',
+  'unclaimed',
   'warn_of_delta',
 ]

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 import dataclasses
 import functools
 import itertools
 import math
 
-import numpy as np
-
 from tff_secagg_ext import _validate
 from tff_secagg_ext.accounting import conversion, costs, pld, profiles
+from tff_secagg_ext.accounting import epochs as epochs_lib
 from tff_secagg_ext.accounting import events as events_lib
 from tff_secagg_ext.accounting import sampling as sampling_lib
 from tff_secagg_ext.accounting.conversion import Epsilon
@@ -88,13 +87,15 @@ class Accountant:
     self._adjacency: str | None = None
     self._priced: dict[events_lib.Round, _Priced] = {}
     self._composition = pld.Composition()
+    self._epochs = epochs_lib.Epochs()
 
   def with_round(self, a_round: events_lib.Round, count: int = 1) -> Accountant:
     """Returns the account after `count` more rounds like `a_round`.
 
     Raises:
       TypeError: If `a_round` is not a Round.
-      ValueError: If its adjacency relation is not that of earlier rounds.
+      ValueError: If its adjacency relation is not that of earlier rounds, or
+        its epoch has too many.
     """
     if not isinstance(a_round, events_lib.Round):
       raise TypeError(
@@ -109,15 +110,19 @@ class Accountant:
         f'first. Found {adjacency!r}. Two relations do not compose: keep '
         'one account for each.'
       )
-    priced = self._priced.get(a_round) or _price(a_round)
     result = Accountant(self.delta)
     result.rounds = self.rounds + count
     result._adjacency = adjacency
+    result._priced, result._composition = self._priced, self._composition
+    result._epochs = self._epochs
+    if isinstance(a_round.sampling, sampling_lib.RandomAllocation):
+      result._epochs = self._epochs.with_round(a_round, count)
+      return result
+    priced = self._priced.get(a_round) or _price(a_round)
     result._priced = {
       **self._priced,
       a_round: dataclasses.replace(priced, count=priced.count + count),
     }
-    result._composition = self._composition
     if priced.profile is not None:
       result._composition = self._composition.then(priced.profile, count)
     return result
@@ -126,63 +131,49 @@ class Accountant:
     """Returns the epsilon towards whoever sees models and metrics.
 
     All rounds are composed, each amplified by its cohort's sampling; noise too
-    small for Gaussian domination by Poisson sampling alone.
+    small for Gaussian domination by Poisson sampling alone. An epoch of random
+    allocation counts as a whole once it has begun.
     """
     rounds = list(self._priced.values())
-    total = _sum((r.release, r.count) for r in rounds)
-    sampled = any(r.profile is not None and r.profile.q < 1.0 for r in rounds)
-    return conversion.best(
-      total, self.delta, self._composition if sampled else None
-    )
+    total = epochs_lib.total((r.release, r.count) for r in rounds)
+    total += self._epochs.release()
+    composition = self._composition
+    for epoch, count in self._epochs.counted():
+      if epoch.profile is not None:
+        times = epoch.participations * count
+        composition = composition.then(epoch.profile, times)
+    sampled = any(profile.q < 1.0 for profile, _ in composition.runs)
+    return conversion.best(total, self.delta, composition if sampled else None)
 
   def server(self, max_participations: int | None = None) -> Epsilon:
     """Returns the epsilon towards the server, which knows who took part.
+
+    Of each epoch of random allocation the worst rounds count, as many as a
+    client takes part in.
 
     Args:
       max_participations: The most rounds of this run that any client took
         part in, at least 0; None for all of them. The worst ones count.
     """
-    rounds = list(self._priced.values())
-    costed = [(r.server, r.count) for r in rounds]
-    if max_participations is not None:
+    allocated, rows = self._epochs.server()
+    costed = [(r.server, r.count) for r in self._priced.values()]
+    everything = epochs_lib.total(costed) + allocated
+    if everything.reasons:
+      return conversion.best(everything, self.delta)
+    costed.extend(rows)
+    if max_participations is None:
+      total = epochs_lib.total(costed)
+    else:
       limit = _validate.check_int(
         max_participations, 'max_participations', minimum=0
       )
-      return conversion.best(_worst(costed, limit), self.delta)
-    return conversion.best(_sum(costed), self.delta)
-
-
-def _sum(costed: Iterable[tuple[costs.Cost, int]]) -> costs.Cost:
-  return sum((cost.times(count) for cost, count in costed), costs.Cost())
-
-
-def _worst(costed: Sequence[tuple[costs.Cost, int]], limit: int) -> costs.Cost:
-  """Returns a bound on the cost of any `limit` of the rounds.
-
-  The worst are taken for each component of the cost by itself.
-  """
-  everything = _sum(costed)
-  if everything.reasons or not costed:
-    return everything
-  table = np.asarray(
-    [[cost.squared_ratio, cost.slack, *cost.divergences] for cost, _ in costed]
-  )
-  counts = np.asarray([count for _, count in costed])
-  order = np.argsort(-table, axis=0, kind='stable')
-  sorted_counts = counts[order]
-  before = np.cumsum(sorted_counts, axis=0) - sorted_counts
-  taken = np.clip(limit - before, 0, sorted_counts)
-  # What is not taken may be infinite: it must not be multiplied by 0.
-  chosen = np.where(taken > 0, np.take_along_axis(table, order, axis=0), 0.0)
-  worst = (chosen * taken).sum(axis=0)
-  # Which rounds these are may depend on the outcomes: all noise counts.
-  return costs.Cost(
-    float(worst[0]),
-    float(worst[1]),
-    worst[2:],
-    everything.near,
-    waivers=everything.waivers,
-  )
+      total = epochs_lib.worst(costed, limit)
+    # Which rounds a client takes part in may depend on the outcomes: the noise
+    # of all rounds counts.
+    total = dataclasses.replace(
+      total, near=everything.near, waivers=everything.waivers
+    )
+    return conversion.best(total, self.delta)
 
 
 def _account(rounds: Iterable[events_lib.Round], delta: float) -> Accountant:

@@ -68,7 +68,12 @@ def train(
   mechanism: Annotated[
     str, typer.Option(help='distributed_dgauss or distributed_skellam.')
   ] = 'distributed_dgauss',
-  cohorts: Annotated[str, typer.Option(help='poisson or fixed.')] = 'poisson',
+  cohorts: Annotated[
+    str, typer.Option(help='poisson, allocated or fixed.')
+  ] = 'poisson',
+  epoch: Annotated[
+    int | None, typer.Option(help='Rounds of an epoch of allocated cohorts.')
+  ] = None,
   delta: Annotated[
     float | None, typer.Option(help='At which epsilon is told.')
   ] = None,
@@ -114,6 +119,7 @@ def train(
       bits=bits,
       mechanism=mechanism,
       cohorts=cohorts,
+      epoch=epoch,
       delta=delta,
       sums=training.Sums(
         protocol, threat, corrupt, dropout, simulate_dropouts, transcripts

@@ -86,7 +86,12 @@ def plan(
   rounds: Annotated[
     list[int] | None, typer.Option(help='Rounds; may be repeated.')
   ] = None,
-  cohorts: Annotated[str, typer.Option(help='poisson or fixed.')] = 'poisson',
+  cohorts: Annotated[
+    str, typer.Option(help='poisson, allocated or fixed.')
+  ] = 'poisson',
+  epoch: Annotated[
+    int | None, typer.Option(help='Rounds of an epoch of allocated cohorts.')
+  ] = None,
   bits: Annotated[int, typer.Option(help='The sum is modulo 2^bits.')] = 20,
   mechanism: Annotated[
     str, typer.Option(help='distributed_dgauss or distributed_skellam.')
@@ -123,6 +128,7 @@ def plan(
         bits=bits,
         mechanism=mechanism,
         security=security,
+        epoch=epoch,
       )
       for size, number in itertools.product(clients, rounds or _ROUNDS)
     ]

@@ -70,6 +70,7 @@ class Options:
   sums: Sums = dataclasses.field(default_factory=lambda: Sums())
   target_epsilon: float | None = None
   target_view: str = 'release'
+  epoch: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +138,11 @@ def train(options: Options, console: Console | None = None) -> Outcome:
       result = program.train(
         setup.recorder, setup.client_data, setup.plan, on_round=on_round
       )
-    except (program.CheckpointError, execution.RoundAborted) as error:
+    except (
+      program.CheckpointError,
+      program.RunKeyError,
+      execution.RoundAborted,
+    ) as error:
       raise InputError(str(error)) from error
   return _outcome(options, setup, result)
 
@@ -269,6 +274,7 @@ def _planned(
     mechanism=options.mechanism,
     clipping=training.clip_norm or aggregators.DEFAULT_CLIPPING,
     security=secure_options(options.sums),
+    epoch=options.epoch,
   )
 
 

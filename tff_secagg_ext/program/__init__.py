@@ -2,8 +2,15 @@
 """Runs rounds, and ties process, accountant and ledger together."""
 
 from tff_secagg_ext.accounting import Waiver
+from tff_secagg_ext.program.allocated import AllocatedCohorts
 from tff_secagg_ext.program.checkpoints import CheckpointError
-from tff_secagg_ext.program.cohorts import Cohort, FixedCohorts, PoissonCohorts
+from tff_secagg_ext.program.cohorts import (
+  Cohort,
+  FixedCohorts,
+  PoissonCohorts,
+  Turn,
+)
+from tff_secagg_ext.program.keys import RunKeyError
 from tff_secagg_ext.program.loop import (
   RoundRecord,
   TrainingPlan,
@@ -20,6 +27,7 @@ from tff_secagg_ext.program.release_manager import (
 )
 
 __all__ = [
+  'AllocatedCohorts',
   'CheckpointError',
   'Cohort',
   'FixedCohorts',
@@ -30,9 +38,11 @@ __all__ = [
   'PrivacyReleaseManager',
   'RoundRecord',
   'RunDescription',
+  'RunKeyError',
   'RunPlan',
   'TrainingPlan',
   'TrainingResult',
+  'Turn',
   'Waiver',
   'privacy_figures',
   'train',

@@ -93,20 +93,22 @@ class Account:
 
     Args:
       clients: How many clients it will run with; `None` if that is not known.
-      claim: What is claimed of how they were chosen; `None` for what the run
-        claims of all its cohorts.
+      claim: What is claimed of how they were chosen, which is what the run
+        claims or less; `None` for what it claims of all its cohorts, which is
+        nothing where they are allocated: that a cohort is the one of its place
+        in an epoch has to be said.
 
     Raises:
+      ValueError: If `claim` is not what the run claims.
       RuntimeError: If another context is installed than when the run was
         opened.
       accounting.BudgetExceeded: If the round would pass the budget.
     """
     self._check_context()
     self._settle_abandoned()
-    if claim is None:
-      claim = self._terms.sampling
+    claim = self._checked(claim)
     if not self._terms.affords(self._run.attempts + 1):
-      claim = accounting.NoSampling(claim.adjacency)
+      claim = accounting.unclaimed(claim)
     charge = self._terms.planned(clients, claim)
     if self._guard is not None:
       self._guard.check(charge)
@@ -177,13 +179,34 @@ class Account:
     if isinstance(error, MeasurementError):
       charge = accounting.Round(
         (accounting.UnaccountedEvent((str(error),)),),
-        accounting.NoSampling(charge.sampling.adjacency),
+        accounting.unclaimed(charge.sampling),
       )
     if not isinstance(error, execution.RoundAborted):
       return charge, note, None
     charge = self._terms.aborted(reservation.clients, reservation.claim, error)
     protocol = None if error.report is None else _json_values(error.report)
     return charge, f'{note} in step {error.stage!r}', protocol
+
+  def _checked(self, claim: accounting.Sampling | None) -> accounting.Sampling:
+    """Returns what is claimed of the next attempt, with its epoch's name."""
+    expected = self._terms.sampling
+    nothing = accounting.NoSampling(expected.adjacency)
+    if not isinstance(expected, accounting.RandomAllocation):
+      allowed: tuple[accounting.Sampling, ...] = (expected, nothing)
+      claim = expected if claim is None else claim
+    else:
+      allowed = (expected, accounting.unclaimed(expected), nothing)
+      claim = nothing if claim is None else claim
+    if claim not in allowed:
+      raise ValueError(
+        f'`claim` must be what run {self._run.name!r} claims of its cohorts,'
+        f' {expected!r}, or less. Found {claim!r}. Open a run for it.'
+      )
+    if not isinstance(claim, accounting.RandomAllocation):
+      return claim
+    # Each attempt has its place, whatever becomes of it: names do not recur.
+    number = self._run.attempts // claim.rounds + 1
+    return dataclasses.replace(claim, epoch=f'{self._run.name}/{number}')
 
   def _check_context(self) -> None:
     found, expected = execution.installed_options(), self._terms.options

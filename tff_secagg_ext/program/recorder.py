@@ -115,11 +115,12 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       ledger: An open ledger, or where it is: a path or an SQLAlchemy URL.
       run: The name of the run, or a description of it.
       sampling: What is claimed of how cohorts are chosen. `NoSampling()` is
-        always true. `PoissonSampling` needs an aggregator for cohorts
-        'poisson'.
+        always true. `PoissonSampling` and `RandomAllocation` need an aggregator
+        for cohorts 'poisson'; the latter is claimed by `program.train` alone,
+        and calls of `next` claim nothing.
       delta: At which delta epsilon is told, in (0, 1). A hundredth of it pays
-        for Poisson cohorts out of their bounds. Above one over the population
-        it is warned of, in the log.
+        for Poisson or allocated cohorts out of their bounds. Above one over the
+        population it is warned of, in the log.
       allow_unaccounted: Releases without noise that somebody answers for, by
         the names under which the ledger would have them as reasons for an
         infinite epsilon. They are recorded, and told with every epsilon: it is
@@ -342,6 +343,7 @@ def _check_kinds(
         accounting.NoSampling,
         accounting.PoissonSampling,
         accounting.FixedSizeSampling,
+        accounting.RandomAllocation,
       ),
     ),
   ):

@@ -121,6 +121,22 @@ def test_both_directions_are_one_pair(m: float, rounds: int) -> None:
   assert forward == pytest.approx(np.exp(levels) * backward, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+  ('m', 'rounds', 'delta', 'low', 'high'),
+  [
+    (1.0, 34, 1e-5, 1.1978588935451835, 1.705087211139153),
+    (1.0, 34, 1e-3, 0.4988849490863258, 0.9375588468078044),
+    (0.5, 100, 1e-6, 0.08182051353290622, 0.3159610362411909),
+  ],
+)
+def test_it_is_between_the_bounds_of_the_authors(
+  m: float, rounds: int, delta: float, low: float, high: float
+) -> None:
+  """'lower_bound' and 'combined' of random-allocation 1.0.5 [FS25]."""
+  profile = allocation.profile(m, rounds)
+  assert low < pld.Composition().then(profile, 1).epsilon(delta) < high
+
+
 @pytest.mark.parametrize('rounds', [10, 34, 100])
 @pytest.mark.parametrize('m', [0.5, 1.0, 2.0])
 def test_it_amplifies_at_least_as_poisson_cohorts_do(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import functools
+import itertools
 import math
 
 import mpmath
@@ -287,3 +288,16 @@ def adaptive_pair_divergences(
   forward = 0.5 * _call(2.0 * a - x, ratios)
   backward = 0.5 * a * _put(2.0 / a - x, ratios)
   return float((weights * forward).sum()), float((weights * backward).sum())
+
+
+def worst_selection(
+  values: Sequence[float], most: int, separation: int
+) -> float:
+  """The largest sum of at most `most` values, `separation` or more apart."""
+  best = 0.0
+  for size in range(1, most + 1):
+    for chosen in itertools.combinations(range(len(values)), size):
+      gaps = itertools.pairwise(chosen)
+      if all(after - before >= separation for before, after in gaps):
+        best = max(best, sum(values[i] for i in chosen))
+  return best

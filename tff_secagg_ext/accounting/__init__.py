@@ -41,6 +41,7 @@ from tff_secagg_ext.accounting.events import (
   Waiver,
 )
 from tff_secagg_ext.accounting.filters import Filter
+from tff_secagg_ext.accounting.participation import ParticipationCap
 from tff_secagg_ext.accounting.sampling import (
   FixedSizeSampling,
   NoSampling,
@@ -63,6 +64,7 @@ __all__ = [
   'FixedSizeSampling',
   'NoSampling',
   'NoisedSumEvent',
+  'ParticipationCap',
   'PoissonSampling',
   'RandomAllocation',
   'Round',

@@ -15,6 +15,7 @@ from tff_secagg_ext.accounting import epochs as epochs_lib
 from tff_secagg_ext.accounting import events as events_lib
 from tff_secagg_ext.accounting import sampling as sampling_lib
 from tff_secagg_ext.accounting.conversion import Epsilon
+from tff_secagg_ext.accounting.participation import ParticipationCap, Selection
 
 VIEWS: tuple[str, ...] = ('release', 'server')
 
@@ -68,12 +69,16 @@ class Accountant:
     rounds: The number of rounds so far.
   """
 
-  def __init__(self, delta: float):
+  def __init__(
+    self, delta: float, participation: ParticipationCap | None = None
+  ):
     """Starts an account with nothing spent.
 
     Args:
       delta: In (0, 1): what is left of the run's delta once other failure
         probabilities are taken off (see `poisson_cohort_bounds`).
+      participation: How often any client takes part in the rounds, in the order
+        in which they will be added; `None` if nothing limits it.
     """
     self.delta = _validate.check_float(
       delta,
@@ -88,6 +93,10 @@ class Accountant:
     self._priced: dict[events_lib.Round, _Priced] = {}
     self._composition = pld.Composition()
     self._epochs = epochs_lib.Epochs()
+    self._participation = participation
+    self._selection: Selection | None = None
+    if participation is not None:
+      self._selection = Selection.empty(participation)
 
   def with_round(self, a_round: events_lib.Round, count: int = 1) -> Accountant:
     """Returns the account after `count` more rounds like `a_round`.
@@ -110,11 +119,14 @@ class Accountant:
         f'first. Found {adjacency!r}. Two relations do not compose: keep '
         'one account for each.'
       )
-    result = Accountant(self.delta)
+    result = Accountant(self.delta, self._participation)
     result.rounds = self.rounds + count
     result._adjacency = adjacency
     result._priced, result._composition = self._priced, self._composition
     result._epochs = self._epochs
+    if self._selection is not None:
+      cost = costs.round_cost(a_round, 'server')
+      result._selection = self._selection.then(cost, count)
     if isinstance(a_round.sampling, sampling_lib.RandomAllocation):
       result._epochs = self._epochs.with_round(a_round, count)
       return result
@@ -149,12 +161,17 @@ class Accountant:
     """Returns the epsilon towards the server, which knows who took part.
 
     Of each epoch of random allocation the worst rounds count, as many as a
-    client takes part in.
+    client takes part in; and under a `ParticipationCap` the worst rounds that
+    respect it.
 
     Args:
       max_participations: The most rounds of this run that any client took
         part in, at least 0; None for all of them. The worst ones count.
     """
+    if max_participations is not None:
+      max_participations = _validate.check_int(
+        max_participations, 'max_participations', minimum=0
+      )
     allocated, rows = self._epochs.server()
     costed = [(r.server, r.count) for r in self._priced.values()]
     everything = epochs_lib.total(costed) + allocated
@@ -162,22 +179,29 @@ class Accountant:
       return conversion.best(everything, self.delta)
     costed.extend(rows)
     if max_participations is None:
-      total = epochs_lib.total(costed)
+      bounds = [epochs_lib.total(costed)]
     else:
-      limit = _validate.check_int(
-        max_participations, 'max_participations', minimum=0
-      )
-      total = epochs_lib.worst(costed, limit)
+      bounds = [epochs_lib.worst(costed, max_participations)]
+    if self._selection is not None:
+      bounds.append(self._selection.worst(max_participations))
     # Which rounds a client takes part in may depend on the outcomes: the noise
     # of all rounds counts.
-    total = dataclasses.replace(
-      total, near=everything.near, waivers=everything.waivers
+    near, waivers = everything.near, everything.waivers
+    found = (
+      dataclasses.replace(bound, near=near, waivers=waivers) for bound in bounds
     )
-    return conversion.best(total, self.delta)
+    return min(
+      (conversion.best(bound, self.delta) for bound in found),
+      key=lambda epsilon: epsilon.value,
+    )
 
 
-def _account(rounds: Iterable[events_lib.Round], delta: float) -> Accountant:
-  account = Accountant(delta)
+def _account(
+  rounds: Iterable[events_lib.Round],
+  delta: float,
+  participation: ParticipationCap | None = None,
+) -> Accountant:
+  account = Accountant(delta, participation)
   for a_round, same in itertools.groupby(rounds):
     account = account.with_round(a_round, sum(1 for _ in same))
   return account
@@ -187,7 +211,7 @@ def epsilon(
   rounds: Iterable[events_lib.Round],
   delta: float,
   view: str = 'release',
-  max_participations: int | None = None,
+  max_participations: int | ParticipationCap | None = None,
 ) -> Epsilon:
   """Returns the epsilon at `delta` of all rounds composed, in one view.
 
@@ -203,23 +227,24 @@ def epsilon(
     view: 'release', towards whoever sees what was released, or 'server',
       towards the honest-but-curious server.
     max_participations: In the server's view, the most rounds that any client
-      took part in; None if nothing limited it.
+      took part in, and how far apart; None if nothing limited it.
 
   Raises:
     ValueError: If `view` is neither, or a limit is given for the release view,
       or the rounds have different adjacency relations.
   """
   _validate.check_choice(view, 'view', VIEWS)
-  account = _account(rounds, delta)
   if view == 'server':
-    return account.server(max_participations)
+    if isinstance(max_participations, ParticipationCap):
+      return _account(rounds, delta, max_participations).server()
+    return _account(rounds, delta).server(max_participations)
   if max_participations is not None:
     raise ValueError(
       "`max_participations` must be None in the view 'release'. Found "
       f'{max_participations!r}. A cap says something to the server alone, '
       'which knows who took part.'
     )
-  return account.release()
+  return _account(rounds, delta).release()
 
 
 def release_epsilon(
@@ -244,7 +269,7 @@ def release_epsilon(
 def server_epsilon(
   rounds: Iterable[events_lib.Round],
   delta: float,
-  max_participations: int | None = None,
+  max_participations: int | ParticipationCap | None = None,
 ) -> Epsilon:
   """Returns the epsilon at `delta` towards the honest-but-curious server.
 
@@ -257,7 +282,7 @@ def server_epsilon(
   Args:
     rounds: All rounds that were run, in order.
     delta: In (0, 1), with other failure probabilities taken off.
-    max_participations: The most rounds that any client took part in; None if
-      nothing limited it.
+    max_participations: The most rounds that any client took part in, and how
+      far apart; None if nothing limited it.
   """
   return epsilon(rounds, delta, 'server', max_participations)

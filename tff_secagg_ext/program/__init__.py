@@ -18,6 +18,10 @@ from tff_secagg_ext.program.loop import (
   train,
 )
 from tff_secagg_ext.program.noised_sums import MeasurementError
+from tff_secagg_ext.program.participants import (
+  Participation,
+  ParticipationError,
+)
 from tff_secagg_ext.program.planning import RunPlan, warn_of_noise
 from tff_secagg_ext.program.recorder import PrivacyRecorder, RunDescription
 from tff_secagg_ext.program.release_manager import (
@@ -33,6 +37,8 @@ __all__ = [
   'FixedCohorts',
   'MeasurementError',
   'MlflowReleaseManager',
+  'Participation',
+  'ParticipationError',
   'PoissonCohorts',
   'PrivacyRecorder',
   'PrivacyReleaseManager',

@@ -78,7 +78,12 @@ def _make(path: pathlib.Path) -> None:
       os.link(name, path)
   finally:
     os.unlink(name)
-  descriptor = os.open(path.parent, os.O_RDONLY)
+  sync(path.parent)
+
+
+def sync(path: pathlib.Path) -> None:
+  """Makes a file, or the names in a folder, durable."""
+  descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)
   finally:

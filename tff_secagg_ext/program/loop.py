@@ -136,6 +136,8 @@ def train(
     ValueError: If `recorder` does not claim the sampling of `plan.cohorts`.
     CheckpointError: If checkpoints and ledger are not of the same run.
     RunKeyError: If the cohorts' key is lost.
+    ParticipationError: If a round would break the recorder's cap on
+      participations, in which clients go by their indices; it was not run.
     execution.RoundAborted: If `plan.attempts` attempts at a round were.
     ledger.LedgerError: If a round could not be recorded; it was not released.
   """
@@ -232,7 +234,7 @@ class _Loop:
     """Reserves, runs, saves, commits and releases one round."""
     cohort = self._draw()
     members = cohort.members
-    reservation = self._account.reserve(len(members), cohort.claim)
+    reservation = self._account.reserve(len(members), cohort.claim, members)
     with self._account.running(reservation) as sessions:
       output = self._process.next(self._state, self._client_data(members))
       settlement = self._account.assess(reservation, output.metrics, sessions)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds on Poisson cohorts, against exact binomial sums."""
+"""Bounds on cohorts of random size, against exact binomial sums."""
 
 from __future__ import annotations
 
@@ -113,3 +113,24 @@ def test_being_needed_is_within_the_odds_of_too_small_a_cohort() -> None:
     too_small = stats.binom(population, q).cdf(least - 1)
     odds = accounting.odds_of_being_needed(accounting.PoissonSampling(q))
     assert needed <= odds * too_small
+
+
+@pytest.mark.parametrize(('population', 'rate'), [(3400, 1 / 34), (20, 0.5)])
+def test_allocated_cohorts_stay_in_bounds_with_any_client_and_without(
+  population: int, rate: float
+) -> None:
+  rounds, delta = 150, 1e-3
+  found = accounting.allocated_cohort_bounds(population, rate, rounds, delta)
+  others = stats.binom(population - 1, rate)
+  outside = others.cdf(found.minimum - 1) + others.sf(found.maximum - 1)
+  assert found.failure_probability == pytest.approx(rounds * outside, rel=1e-6)
+  assert found.failure_probability <= delta / 100
+  tighter = others.sf(found.maximum - 2)
+  assert tighter > delta / 200 / rounds
+
+
+def test_allocated_cohorts_need_two_clients() -> None:
+  with pytest.raises(ValueError, match='`population` must be at least 2'):
+    accounting.allocated_cohort_bounds(1, 0.5, 1, 0.1)
+  with pytest.raises(ValueError, match=r'`rate` must be in \[0, 1\]'):
+    accounting.allocated_cohort_bounds(10, 1.5, 1, 0.1)

@@ -101,7 +101,7 @@ def test_unaccounted_takes_any_iterable_of_phrases() -> None:
     (5, accounting.NoSampling(), 'tuple of events'),
     (('x',), accounting.NoSampling(), 'UnaccountedEvent'),
     ((_EVENT,), 0.1, 'Without a claim, give NoSampling'),
-    ((_EVENT,), None, 'PoissonSampling or FixedSizeSampling'),
+    ((_EVENT,), None, 'FixedSizeSampling or RandomAllocation'),
   ],
 )
 def test_round_refuses(events: object, sampling: object, match: str) -> None:

@@ -32,6 +32,13 @@ _sampling = st.one_of(
   st.builds(accounting.NoSampling, _relation),
   st.builds(accounting.PoissonSampling, st.floats(1e-9, 1.0)),
   st.builds(accounting.FixedSizeSampling, st.integers(1, 9), st.just(9)),
+  st.builds(
+    accounting.RandomAllocation,
+    st.integers(1, 9),
+    st.just(9),
+    st.text(),
+    st.booleans(),
+  ),
 )
 _text = st.text(min_size=1).filter(lambda s: s.strip() != '')
 _waiver = st.builds(accounting.Waiver, _text, _text, _text)
@@ -47,6 +54,16 @@ def test_round_trip_is_exact_and_canonical(value: object) -> None:
   read = accounting.from_json(text)
   assert read == value
   assert accounting.to_json(read) == text
+
+
+def test_the_format_of_allocated_rounds() -> None:
+  sampling = accounting.RandomAllocation(2, 10, 'a run/3', hidden=False)
+  text = (
+    '{"epoch":"a run/3","hidden":false,"kind":"random_allocation",'
+    '"participations":2,"rounds":10,"version":3}'
+  )
+  assert accounting.to_json(sampling) == text
+  assert accounting.from_json(text) == sampling
 
 
 def test_the_format_of_version_1() -> None:

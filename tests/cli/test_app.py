@@ -140,7 +140,7 @@ def test_a_run_with_other_settings_is_refused_by_name(trained):
     (['--task=other'], "'digits' or 'shakespeare' or 'fashion-mnist'"),
     (['--noise-multiplier=-1'], 'noise_multiplier'),
     (['--bits=31'], '`bits` must be at most 30'),
-    (['--cohorts=some'], "'poisson' or 'fixed'"),
+    (['--cohorts=some'], "'poisson' or 'allocated' or 'fixed'"),
     (['--mechanism=gauss'], 'mechanism'),
     (['--rounds=0'], 'rounds'),
     (['--clients-per-round=1000'], '1000'),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import functools
+import itertools
 import math
 
 import mpmath
@@ -256,3 +257,82 @@ def sampled_gaussians_epsilon(
     else:
       high = middle
   return high
+
+
+def allocated_divergences(
+  m: float, participations: int, rounds: int, level: float
+) -> tuple[float, float]:
+  """H_a of an epoch of random allocation, present against zeroed and back.
+
+  L is the mean over all subsets of `participations` rounds of the products of
+  X_i = exp(m g_i - m^2/2). All g_i but the last are summed over a grid, which
+  is exact to many digits for a smooth integrand; the last has a closed form,
+  since L is linear in X_i.
+  """
+  axis = np.linspace(-12.0, 12.0, {2: 6001, 3: 1501, 4: 161}[rounds])
+  shape = (axis.size,) * (rounds - 1)
+  weights, polynomial = np.ones(shape), [np.ones(shape)]
+  for i in range(rounds - 1):
+    along = [1] * (rounds - 1)
+    along[i] = axis.size
+    g = axis.reshape(along)
+    weights = weights * normal(g, 0.0) * (axis[1] - axis[0])
+    x = np.exp(m * g - m * m / 2.0)
+    polynomial = [
+      (polynomial[j] if j < len(polynomial) else 0.0)
+      + (x * polynomial[j - 1] if j else 0.0)
+      for j in range(len(polynomial) + 1)
+    ]
+  polynomial.append(np.zeros(shape))
+  subsets = math.comb(rounds, participations)
+  slope = polynomial[participations - 1] / subsets
+  rest = polynomial[participations] / subsets
+  a = math.exp(level)
+  forward = slope * _call((a - rest) / slope, m)
+  backward = slope * a * _put((1.0 / a - rest) / slope, m)
+  return float((weights * forward).sum()), float((weights * backward).sum())
+
+
+def _call(strike: FloatArray, m: float) -> FloatArray:
+  """E[X - strike]_+ for X = exp(m g - m^2/2)."""
+  d = -np.log(np.maximum(strike, 1e-300)) / m
+  value = special.ndtr(d + m / 2.0) - strike * special.ndtr(d - m / 2.0)
+  return np.where(strike > 0.0, value, 1.0 - strike)
+
+
+def _put(strike: FloatArray, m: float) -> FloatArray:
+  """E[strike - X]_+ for X = exp(m g - m^2/2)."""
+  d = -np.log(np.maximum(strike, 1e-300)) / m
+  value = strike * special.ndtr(m / 2.0 - d) - special.ndtr(-d - m / 2.0)
+  return np.where(strike > 0.0, value, 0.0)
+
+
+def adaptive_pair_divergences(
+  m: float, second: Callable[[FloatArray], FloatArray], level: float
+) -> tuple[float, float]:
+  """H_a of one random round of two, the second chosen by what the first gave.
+
+  Args:
+    m: The ratio of the first round.
+    second: From the first outcome to the ratio of the second, positive.
+    level: ln a.
+  """
+  g = np.linspace(-14.0, 14.0, 20_001)
+  weights = normal(g, 0.0) * (g[1] - g[0])
+  x, ratios, a = np.exp(m * g - m * m / 2.0), second(g), math.exp(level)
+  forward = 0.5 * _call(2.0 * a - x, ratios)
+  backward = 0.5 * a * _put(2.0 / a - x, ratios)
+  return float((weights * forward).sum()), float((weights * backward).sum())
+
+
+def worst_selection(
+  values: Sequence[float], most: int, separation: int
+) -> float:
+  """The largest sum of at most `most` values, `separation` or more apart."""
+  best = 0.0
+  for size in range(1, most + 1):
+    for chosen in itertools.combinations(range(len(values)), size):
+      gaps = itertools.pairwise(chosen)
+      if all(after - before >= separation for before, after in gaps):
+        best = max(best, sum(values[i] for i in chosen))
+  return best

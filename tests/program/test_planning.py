@@ -36,7 +36,7 @@ def plan(**changes: Any) -> program.RunPlan:
   )
 
 
-@pytest.mark.parametrize('cohorts', ['poisson', 'fixed'])
+@pytest.mark.parametrize('cohorts', ['poisson', 'allocated', 'fixed'])
 @pytest.mark.parametrize('view', ['release', 'server'])
 @pytest.mark.parametrize('security', [SECURITY, None])
 def test_what_is_planned_is_what_is_charged(
@@ -52,17 +52,51 @@ def test_what_is_planned_is_what_is_charged(
     Releases(aggregator.padded_dimension(ELEMENTS), ()),
     sampling,
     run.population,
-    0.01 * DELTA if cohorts == 'poisson' else 0.0,
+    0.0 if cohorts == 'fixed' else 0.01 * DELTA,
     run.secure,
   )
   charge = run.charge(noise, ELEMENTS)
-  for _ in range(3):
-    cohort = run.former.draw()
+  for attempt in range(3):
+    cohort = run.former.draw(program.Turn(attempt, lambda: bytes(32)))
     assert terms.planned(len(cohort.members), cohort.claim) == charge
-  left = DELTA * 0.99 if cohorts == 'poisson' else DELTA
+  left = DELTA if cohorts == 'fixed' else DELTA * 0.99
   account = accounting.Accountant(left).with_round(charge, run.rounds)
   found = account.release() if view == 'release' else account.server()
   assert 5.0 * (1 - 2e-3) < found.value <= 5.0
+
+
+@pytest.mark.parametrize(
+  ('clients', 'epoch', 'expected'),
+  [
+    (100, None, (1, 10, 100)),
+    (300, None, (1, 3, 333)),
+    (300, 20, (6, 20, 300)),
+  ],
+)
+def test_allocations_are_as_near_to_the_cohort_as_epochs_allow(
+  clients: int, epoch: int | None, expected: tuple[int, int, int]
+) -> None:
+  run = plan(cohorts='allocated', clients_per_round=clients, epoch=epoch)
+  sampling = run.former.sampling
+  assert isinstance(sampling, accounting.RandomAllocation)
+  found = (sampling.participations, sampling.rounds, run.expected)
+  assert found == expected
+  spec = run.aggregator(1.0).spec
+  assert spec.expected_clients_per_round == run.expected
+  assert spec.max_contributors == run.former.maximum
+
+
+def test_an_allocation_takes_less_noise_than_coins_do() -> None:
+  budget = accounting.Budget(5.0, DELTA)
+  noise = {
+    cohorts: plan(cohorts=cohorts).calibrated(budget, ELEMENTS).value
+    for cohorts in ('poisson', 'allocated')
+  }
+  assert noise['allocated'] < noise['poisson']
+  server = accounting.Budget(5.0, DELTA, 'server')
+  for cohorts in noise:
+    noise[cohorts] = plan(cohorts=cohorts).calibrated(server, ELEMENTS).value
+  assert noise['allocated'] < 0.5 * noise['poisson']
 
 
 def test_a_shared_budget_takes_more_noise() -> None:
@@ -102,7 +136,12 @@ def test_the_nearest_is_what_the_bits_have_room_for() -> None:
     ({'rounds': -1}, '`rounds` must be at least 1'),
     ({'delta': 1.0}, r'`delta` must be in \(0, 1\)'),
     ({'population': 0}, '`population` must be at least 1'),
-    ({'cohorts': 'other'}, "`cohorts` must be 'poisson' or 'fixed'"),
+    ({'epoch': 9}, "`epoch` must be None unless `cohorts` is 'allocated'"),
+    ({'epoch': 0, 'cohorts': 'allocated'}, '`epoch` must be at least 1'),
+    (
+      {'cohorts': 'other'},
+      "`cohorts` must be 'poisson' or 'allocated' or 'fixed'",
+    ),
   ],
 )
 def test_bad_plans(changes: dict[str, Any], message: str) -> None:

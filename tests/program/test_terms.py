@@ -201,3 +201,38 @@ def test_metrics_that_say_nothing_are_refused() -> None:
 def test_model_and_metrics_have_the_same_cohorts() -> None:
   with pytest.raises(ValueError, match='max_contributors of the noised metric'):
     two(max_contributors=30)
+
+
+ALLOCATED = accounting.RandomAllocation(1, 4)
+NAMED = accounting.RandomAllocation(1, 4, 'a run/1')
+
+
+def test_a_sound_allocated_cohort_is_amplified_and_its_size_hidden() -> None:
+  agreed = terms(HIDDEN, ALLOCATED)
+  expected = accounting.Round((HIDDEN.event(DIMENSION, None),), NAMED)
+  for clients in (20, 30, None):
+    assert agreed.planned(clients, NAMED) == expected
+  assert agreed.happened(30, NAMED, measured(HIDDEN)) == expected
+
+
+@pytest.mark.parametrize('clients', [4, 61])
+def test_an_allocated_cohort_out_of_bounds_unhides_its_epoch(
+  clients: int,
+) -> None:
+  found = terms(HIDDEN, ALLOCATED).planned(clients, NAMED).sampling
+  assert found == accounting.RandomAllocation(1, 4, 'a run/1', hidden=False)
+
+
+@pytest.mark.parametrize(
+  ('aggregator', 'changes', 'message'),
+  [
+    (PUBLIC, {}, "must not be RandomAllocation for cohorts='fixed'"),
+    (HIDDEN, {'population': None}, '`population` must be known'),
+    (HIDDEN, {'population': 220}, 'Cohorts of RandomAllocation.* must stay'),
+  ],
+)
+def test_an_allocation_needs_a_hidden_count_in_bounds_of_a_population(
+  aggregator: Any, changes: dict[str, Any], message: str
+) -> None:
+  with pytest.raises(ValueError, match=message):
+    terms(aggregator, ALLOCATED, **changes)

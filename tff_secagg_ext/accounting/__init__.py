@@ -28,6 +28,7 @@ from tff_secagg_ext.accounting.calibrate import (
 )
 from tff_secagg_ext.accounting.cohorts import (
   CohortBounds,
+  allocated_cohort_bounds,
   odds_of_being_needed,
   poisson_cohort_bounds,
 )
@@ -42,11 +43,14 @@ from tff_secagg_ext.accounting.events import (
 from tff_secagg_ext.accounting.external import ExternalEvent
 from tff_secagg_ext.accounting.filters import Filter
 from tff_secagg_ext.accounting.opacus import EventAdapter, opacus_events
+from tff_secagg_ext.accounting.participation import ParticipationCap
 from tff_secagg_ext.accounting.sampling import (
   FixedSizeSampling,
   NoSampling,
   PoissonSampling,
+  RandomAllocation,
   Sampling,
+  unclaimed,
 )
 from tff_secagg_ext.accounting.serialization import from_json, to_json
 
@@ -64,12 +68,15 @@ __all__ = [
   'FixedSizeSampling',
   'NoSampling',
   'NoisedSumEvent',
+  'ParticipationCap',
   'PoissonSampling',
+  'RandomAllocation',
   'Round',
   'Sampling',
   'UnaccountedEvent',
   'UnmetTargetError',
   'Waiver',
+  'allocated_cohort_bounds',
   'calibrate',
   'epsilon',
   'from_json',
@@ -81,5 +88,6 @@ __all__ = [
   'release_epsilon',
   'server_epsilon',
   'to_json',
+  'unclaimed',
   'warn_of_delta',
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds that Poisson cohorts keep during a whole run."""
+"""Bounds that cohorts of random size keep during a whole run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARE = 0.01
 
 @dataclasses.dataclass(frozen=True)
 class CohortBounds:
-  """How large a Poisson cohort may be.
+  """How large a Poisson or an allocated cohort may be.
 
   Attributes:
     minimum: The least size, at least 1 where the run can afford it; 0 if an
@@ -116,3 +116,34 @@ def poisson_cohort_bounds(
     + _above(population, probability, low)
   )
   return CohortBounds(minimum, low, failure)
+
+
+def allocated_cohort_bounds(
+  population: int, rate: float, rounds: int, delta: float
+) -> CohortBounds:
+  """Returns the tightest bounds that allocated cohorts pass rarely enough.
+
+  Who takes part in one round of an epoch tells something of the others, so that
+  no client may be what a cohort needs to be within its bounds, or out of them.
+  The bounds are those that the cohort keeps with any one client and without it:
+  as tight as `poisson_cohort_bounds` are for all other clients, and one more.
+
+  Guarantees:
+    - for each client, the probability that the other clients of any of
+      `rounds` cohorts are fewer than `minimum` or more than `maximum` - 1 is at
+      most `failure_probability`, and that is at most delta / 100.
+
+  Args:
+    population: The number of clients, at least 2.
+    rate: The chance of a client to take part in a round, in (0, 1].
+    rounds: The number of rounds of the run, at least 1.
+    delta: The delta of the whole run, in (0, 1).
+
+  Raises:
+    TypeError: If an argument is of the wrong kind.
+    ValueError: If one is outside its range.
+  """
+  others = _validate.check_int(population, 'population', minimum=2) - 1
+  rate = _validate.check_float(rate, 'rate', minimum=0.0, maximum=1.0)
+  bounds = poisson_cohort_bounds(others, rate * others, rounds, delta)
+  return dataclasses.replace(bounds, maximum=bounds.maximum + 1)

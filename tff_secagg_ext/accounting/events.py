@@ -171,11 +171,6 @@ EVENT_TYPES = (
   Waiver,
   external_lib.ExternalEvent,
 )
-SAMPLING_TYPES = (
-  sampling_lib.NoSampling,
-  sampling_lib.PoissonSampling,
-  sampling_lib.FixedSizeSampling,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,10 +209,10 @@ class Round:
           f'ExternalEvent. Found {event!r}. Record what cannot be described as '
           'an UnaccountedEvent.'
         )
-    if not isinstance(self.sampling, SAMPLING_TYPES):
+    if not isinstance(self.sampling, sampling_lib.SAMPLING_TYPES):
       raise TypeError(
-        '`sampling` must be NoSampling, PoissonSampling or '
-        f'FixedSizeSampling. Found {self.sampling!r}. Without a claim, give '
+        '`sampling` must be NoSampling, PoissonSampling, FixedSizeSampling or '
+        f'RandomAllocation. Found {self.sampling!r}. Without a claim, give '
         'NoSampling().'
       )
     object.__setattr__(self, 'events', events)

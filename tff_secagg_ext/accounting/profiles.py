@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import dataclasses
 import math
+from typing import TypeAlias
 
 import numpy as np
 from scipy import special
@@ -162,13 +163,16 @@ def _apart(losses: arrays.FloatArray) -> arrays.FloatArray:
   return np.asarray(losses[(gaps > least) & (losses > least)])
 
 
-_Tail = Callable[[float, float, arrays.FloatArray], arrays.FloatArray]
-_Losses = Callable[[float, float], arrays.FloatArray]
+# A profile at losses >= 0, and losses that cover it, both for m and q.
+Tail: TypeAlias = tuple[
+  Callable[[float, float, arrays.FloatArray], arrays.FloatArray],
+  Callable[[float, float], arrays.FloatArray],
+]
 _POISSON = (
   (poisson_present, _poisson_present_losses),
   (poisson_absent, _poisson_absent_losses),
 )
-_TABLE: Mapping[str, tuple[tuple[_Tail, _Losses], ...]] = {
+_TABLE: Mapping[str, tuple[Tail, ...]] = {
   'poisson': _POISSON,
   'fixed': ((fixed_present, _fixed_present_losses), _POISSON[0]),
   'substituted': (_POISSON[0], _POISSON[0]),
@@ -177,7 +181,7 @@ _TABLE: Mapping[str, tuple[tuple[_Tail, _Losses], ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-  """The dominating pair of one round.
+  """The dominating pair of one round, or of an epoch (`allocation`).
 
   Attributes:
     kind: 'poisson', 'fixed' or 'substituted'; without sampling, 'poisson' with
@@ -218,8 +222,12 @@ class Profile:
     down = below(self.m, self.q, np.maximum(-epsilon, 0.0))
     return np.where(epsilon >= 0.0, up, np.exp(np.minimum(epsilon, 0.0)) * down)
 
-  def _sides(
-    self, reverse: bool
-  ) -> tuple[tuple[_Tail, _Losses], tuple[_Tail, _Losses]]:
+  @property
+  def tails(self) -> tuple[Tail, Tail]:
+    """The profiles above 0, with their losses: present, absent."""
     present, absent = _TABLE[self.kind]
+    return present, absent
+
+  def _sides(self, reverse: bool) -> tuple[Tail, Tail]:
+    present, absent = self.tails
     return (absent, present) if reverse else (present, absent)

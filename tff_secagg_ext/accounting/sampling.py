@@ -138,4 +138,88 @@ class FixedSizeSampling:
     return self.cohort / self.population
 
 
-Sampling: TypeAlias = NoSampling | PoissonSampling | FixedSizeSampling
+@dataclasses.dataclass(frozen=True)
+class RandomAllocation:
+  """Every client took part in some random rounds of each epoch, and no others.
+
+  Requires of the run:
+    - before an epoch each client draws a uniformly random subset of
+      `participations` of its `rounds`, independently of all else, and takes
+      part in these and no others;
+    - an attempt at a round uses the round up, whatever becomes of it: nobody
+      takes part in it again. Attempts that were lost, or never run, have
+      charges with the same `epoch`;
+    - nothing that the view sees depends on the size of a cohort, as for
+      `PoissonSampling`. From a round on where something did, until the end of
+      its epoch, `hidden` is False, and the probability that it happened is
+      part of delta where earlier rounds claim the opposite.
+
+  An epoch is charged as a whole from its first round on: what it costs does not
+  depend on how many of its rounds were run. Knowing who took part when, the
+  server sees at most `participations` of them.
+
+  The relation is zero-out.
+
+  Attributes:
+    participations: In how many rounds of an epoch a client takes part, at least
+      1.
+    rounds: The number of rounds of an epoch, at least `participations`.
+    epoch: A name that no other epoch of the population has; at most `rounds`
+      charges may have it. Without a name, each `rounds` successive rounds of
+      the account that make this claim are an epoch.
+    hidden: Whether who took part is hidden from the release view. If not, for
+      any of its rounds, an epoch is not amplified.
+  """
+
+  participations: int
+  rounds: int
+  epoch: str = ''
+  hidden: bool = True
+
+  def __post_init__(self) -> None:
+    rounds = _validate.check_int(self.rounds, 'rounds', minimum=1)
+    participations = _validate.check_int(
+      self.participations,
+      'participations',
+      minimum=1,
+      maximum=rounds,
+      remedy='A client takes part in a round once.',
+    )
+    if not isinstance(self.epoch, str):
+      raise TypeError(
+        f'`epoch` must be a string. Found {self.epoch!r}. It names the epoch.'
+      )
+    _validate.check_bool(self.hidden, 'hidden')
+    object.__setattr__(self, 'rounds', rounds)
+    object.__setattr__(self, 'participations', participations)
+
+  @property
+  def adjacency(self) -> str:
+    """The relation of the run: zero-out."""
+    return 'zero_out'
+
+  @property
+  def rate(self) -> float:
+    """The probability, in (0, 1], that the client takes part in a round."""
+    return self.participations / self.rounds
+
+
+Sampling: TypeAlias = (
+  NoSampling | PoissonSampling | FixedSizeSampling | RandomAllocation
+)
+SAMPLING_TYPES = (
+  NoSampling,
+  PoissonSampling,
+  FixedSizeSampling,
+  RandomAllocation,
+)
+
+
+def unclaimed(sampling: Sampling) -> Sampling:
+  """Returns what may be assumed of a round that does not support `sampling`.
+
+  No amplification; of an allocated round still which epoch it belongs to.
+  """
+  if isinstance(sampling, RandomAllocation):
+    return dataclasses.replace(sampling, hidden=False)
+  return NoSampling(sampling.adjacency)

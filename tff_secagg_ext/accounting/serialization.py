@@ -23,7 +23,7 @@ Recordable: TypeAlias = (
   events_lib.Event | sampling_lib.Sampling | events_lib.Round
 )
 
-_VERSIONS = {'waiver': 2, 'external': 3}
+_VERSIONS = {'waiver': 2, 'external': 3, 'random_allocation': 3}
 _FIRST_VERSION = 1
 _KINDS: Mapping[str, type[Any]] = {
   'noised_sum': events_lib.NoisedSumEvent,
@@ -33,6 +33,7 @@ _KINDS: Mapping[str, type[Any]] = {
   'no_sampling': sampling_lib.NoSampling,
   'poisson_sampling': sampling_lib.PoissonSampling,
   'fixed_size_sampling': sampling_lib.FixedSizeSampling,
+  'random_allocation': sampling_lib.RandomAllocation,
   'round': events_lib.Round,
 }
 _NAMES = {cls: kind for kind, cls in _KINDS.items()}

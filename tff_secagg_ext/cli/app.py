@@ -65,6 +65,7 @@ def train(
   bits: options.Bits = 20,
   mechanism: options.Mechanism = 'distributed_dgauss',
   cohorts: options.Cohorts = 'poisson',
+  epoch: options.Epoch = None,
   delta: Annotated[
     float | None, typer.Option(help='At which epsilon is told.')
   ] = None,
@@ -104,6 +105,7 @@ def train(
       bits=bits,
       mechanism=mechanism,
       cohorts=cohorts,
+      epoch=epoch,
       delta=delta,
       sums=training.Sums(
         protocol, threat, corrupt, dropout, simulate_dropouts, transcripts

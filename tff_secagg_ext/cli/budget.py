@@ -85,6 +85,7 @@ def plan(
     list[int] | None, typer.Option(help='Rounds; may be repeated.')
   ] = None,
   cohorts: options.Cohorts = 'poisson',
+  epoch: options.Epoch = None,
   bits: options.Bits = 20,
   mechanism: options.Mechanism = 'distributed_dgauss',
   threat: options.Threat = 'malicious',
@@ -113,6 +114,7 @@ def plan(
         bits=bits,
         mechanism=mechanism,
         security=security,
+        epoch=epoch,
       )
       for size, number in itertools.product(clients, rounds or _ROUNDS)
     ]

@@ -229,7 +229,7 @@ def epsilon(
     float | None, typer.Option(help='At which it is told; that of the runs.')
   ] = None,
   ledger: _Ledger = _DEFAULT,
-  as_json: _Json = False,
+  as_json: options.Json = False,
 ) -> None:
   """Composes all runs of a population into one epsilon of each view."""
   from tff_secagg_ext.cli import external

@@ -8,12 +8,17 @@ from typing import Annotated, TypeAlias
 import typer
 
 Bits: TypeAlias = Annotated[int, typer.Option(help='The sum is modulo 2^bits.')]
-Cohorts: TypeAlias = Annotated[str, typer.Option(help='poisson or fixed.')]
+Cohorts: TypeAlias = Annotated[
+  str, typer.Option(help='poisson, allocated or fixed.')
+]
 Corrupt: TypeAlias = Annotated[
   float, typer.Option(help='Largest fraction of colluding clients.')
 ]
 Dropout: TypeAlias = Annotated[
   float, typer.Option(help='Largest fraction that drops out of a cohort.')
+]
+Epoch: TypeAlias = Annotated[
+  int | None, typer.Option(help='Rounds of an epoch of allocated cohorts.')
 ]
 Json: TypeAlias = Annotated[bool, typer.Option('--json', help='Print JSON.')]
 Mechanism: TypeAlias = Annotated[

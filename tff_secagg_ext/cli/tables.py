@@ -153,6 +153,9 @@ def epsilon(value: float | None, waivers: Sequence[object]) -> str:
 def _sampling(sampling: accounting.Sampling) -> str:
   if isinstance(sampling, accounting.PoissonSampling):
     return f'Poisson cohorts of probability {sampling.probability:.3g}'
+  if isinstance(sampling, accounting.RandomAllocation):
+    times = sampling.participations
+    return f'each client in {times} random of every {sampling.rounds} rounds'
   if isinstance(sampling, accounting.FixedSizeSampling):
     return f'cohorts of {sampling.cohort} of {sampling.population} clients'
   return 'no sampling claimed'

@@ -70,6 +70,7 @@ class Options:
   sums: Sums = dataclasses.field(default_factory=lambda: Sums())
   target_epsilon: float | None = None
   target_view: str = 'release'
+  epoch: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,7 @@ def train(options: Options, console: Console | None = None) -> Outcome:
       )
     except (
       program.CheckpointError,
+      program.RunKeyError,
       execution.RoundAborted,
       program.WithheldError,
     ) as error:
@@ -273,6 +275,7 @@ def _planned(
     mechanism=options.mechanism,
     clipping=training.clip_norm or aggregators.DEFAULT_CLIPPING,
     security=secure_options(options.sums),
+    epoch=options.epoch,
   )
 
 

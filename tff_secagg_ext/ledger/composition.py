@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import functools
+import itertools
 
 from tff_secagg_ext.accounting import Accountant, Epsilon, Round
 from tff_secagg_ext.ledger.records import Attempt
@@ -15,26 +17,35 @@ class Composition:
   """The charges of all attempts of a run; immutable.
 
   An attempt counts from its reservation on, with what it is expected to cost,
-  and once it is settled with what it really cost.
+  and once it is settled with what it really cost. All are in the order in which
+  they were reserved, on which a cap on participations may rest.
 
   Attributes:
-    settled: The account of the settled attempts.
-    open: The charges of those that are reserved and not settled.
+    settled: The account of the attempts before the first that is open.
+    later: Those from there on, with their charges.
+    open: Which of these are open.
   """
 
   settled: Accountant
-  open: tuple[tuple[Attempt, Round], ...] = ()
+  later: Mapping[Attempt, Round] = dataclasses.field(default_factory=dict)
+  open: frozenset[Attempt] = frozenset()
 
   def reserve(self, attempt: Attempt, charge: Round) -> Composition:
     """Returns the composition with one more open attempt."""
-    return Composition(self.settled, (*self.open, (attempt, charge)))
+    later = {**self.later, attempt: charge}
+    return Composition(self.settled, later, self.open | {attempt})
 
   def settle(self, attempt: Attempt, charge: Round) -> Composition:
     """Returns the composition with `attempt` settled at `charge`."""
-    others = tuple(o for o in self.open if o[0] != attempt)
-    if self.open == ((attempt, charge),):
+    if self.later == {attempt: charge}:
       return Composition(self._total)
-    return Composition(self.settled.with_round(charge), others)
+    later, still_open = {**self.later, attempt: charge}, self.open - {attempt}
+    done = list(itertools.takewhile(lambda a: a not in still_open, later))
+    charges = (later.pop(each) for each in done)
+    settled = self.settled
+    for each, same in itertools.groupby(charges):
+      settled = settled.with_round(each, sum(1 for _ in same))
+    return Composition(settled, later, still_open)
 
   def epsilons(self) -> tuple[Epsilon, Epsilon]:
     """Returns the epsilons of the release view and of the server view."""
@@ -43,7 +54,7 @@ class Composition:
   @functools.cached_property
   def _total(self) -> Accountant:
     total = self.settled
-    for _, charge in self.open:
+    for charge in self.later.values():
       total = total.with_round(charge)
     return total
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
 import json
 import os
 from typing import Any
@@ -12,6 +13,7 @@ import weakref
 import sqlalchemy as sa
 
 from tff_secagg_ext import _validate
+from tff_secagg_ext.accounting import ParticipationCap
 from tff_secagg_ext.ledger import chain as chain_lib
 from tff_secagg_ext.ledger import (
   database,
@@ -102,6 +104,7 @@ class Ledger:
     *,
     delta: float,
     failure_probability: float = 0.0,
+    participation: ParticipationCap | None = None,
   ) -> Run:
     """Opens a run for writing: a new one, or one with the same settings.
 
@@ -113,6 +116,9 @@ class Ledger:
       failure_probability: The part of delta, below it, that pays for claims
         of the run that may fail, such as cohorts that stay in their bounds.
         Epsilon is composed at what is left, and told at `delta`.
+      participation: How often any client takes part in the run, which whoever
+        opens it sees to. It is one of the settings, and the server's epsilon
+        counts the worst rounds within it.
 
     Raises:
       RunSettingsError: If the run exists with other settings; names them.
@@ -134,6 +140,9 @@ class Ledger:
         f'`failure_probability` must be below delta, {delta!r}. Found'
         f' {failure_probability!r}. Widen the bounds of the cohorts.'
       )
+    if participation is not None:
+      cap = dataclasses.asdict(participation)
+      settings = {**settings, 'participation': cap}
     text = records.to_text({**settings, 'failure_probability': failures})
     try:
       with self._engine.begin() as connection:
@@ -149,7 +158,13 @@ class Ledger:
         ' Check that the ledger can be written and that the disk has room.'
       ) from error
     key = RunKey(
-      name, run_id, session['id'], session['hash'], delta, delta - failures
+      name,
+      run_id,
+      session['id'],
+      session['hash'],
+      delta,
+      delta - failures,
+      participation,
     )
     return Run(self, self._engine, key, found)
 

@@ -9,7 +9,7 @@ import itertools
 
 import sqlalchemy as sa
 
-from tff_secagg_ext.accounting import Accountant, Round
+from tff_secagg_ext.accounting import Accountant, ParticipationCap, Round
 from tff_secagg_ext.ledger import (
   chain,
   database,
@@ -34,6 +34,7 @@ class RunKey:
     delta: The delta of the run, in (0, 1).
     spendable_delta: What is left of it for epsilon, once the probability that
       the run's claims fail is taken off.
+    participation: How often a client takes part; `None` if nothing limits it.
   """
 
   name: str
@@ -42,6 +43,12 @@ class RunKey:
   session_hash: str
   delta: float
   spendable_delta: float
+  participation: ParticipationCap | None = None
+
+  @property
+  def account(self) -> Accountant:
+    """The account before the first round."""
+    return Accountant(self.spendable_delta, self.participation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Run:
     self._status: dict[Attempt, str] = {}
     self._open: dict[Attempt, Round] = {}
     self._newest: Attempt | None = None
-    self._composition = Composition(Accountant(key.spendable_delta))
+    self._composition = Composition(key.account)
     self._end = ''
     self._load(found)
 
@@ -290,7 +297,7 @@ class Run:
     self._entries, self._status, self._open = [], {}, {}
     for entry in entries:
       self._remember(entry)
-    self._composition = _compose(self._key.spendable_delta, entries)
+    self._composition = _compose(self._key.account, entries)
     self._fresh = True
 
   def _remember(self, entry: Entry) -> None:
@@ -303,13 +310,18 @@ class Run:
       del self._open[entry.attempt]
 
 
-def _compose(delta: float, entries: Sequence[Entry]) -> Composition:
+def _compose(account: Accountant, entries: Sequence[Entry]) -> Composition:
   """Returns the composition after `entries`."""
-  opened = {e.attempt: e.charge for e in entries if e.kind == schema.RESERVED}
-  account = Accountant(delta)
-  settled = [e for e in entries if e.kind != schema.RESERVED]
-  for charge, same in itertools.groupby(e.charge for e in settled):
+  charges = {entry.attempt: entry.charge for entry in entries}
+  open_ones = frozenset(
+    attempt
+    for attempt, same in itertools.groupby(
+      sorted(entry.attempt for entry in entries)
+    )
+    if len(list(same)) == 1
+  )
+  in_order = list(charges.items())
+  before = list(itertools.takewhile(lambda c: c[0] not in open_ones, in_order))
+  for charge, same in itertools.groupby(charge for _, charge in before):
     account = account.with_round(charge, sum(1 for _ in same))
-  for entry in settled:
-    del opened[entry.attempt]
-  return Composition(account, tuple(opened.items()))
+  return Composition(account, dict(in_order[len(before) :]), open_ones)

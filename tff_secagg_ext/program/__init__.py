@@ -2,8 +2,15 @@
 """Runs rounds, and ties process, accountant and ledger together."""
 
 from tff_secagg_ext.accounting import Waiver
+from tff_secagg_ext.program.allocated import AllocatedCohorts
 from tff_secagg_ext.program.checkpoints import CheckpointError
-from tff_secagg_ext.program.cohorts import Cohort, FixedCohorts, PoissonCohorts
+from tff_secagg_ext.program.cohorts import (
+  Cohort,
+  FixedCohorts,
+  PoissonCohorts,
+  Turn,
+)
+from tff_secagg_ext.program.keys import RunKeyError
 from tff_secagg_ext.program.loop import (
   RoundRecord,
   TrainingPlan,
@@ -11,6 +18,10 @@ from tff_secagg_ext.program.loop import (
   train,
 )
 from tff_secagg_ext.program.noised_sums import MeasurementError
+from tff_secagg_ext.program.participants import (
+  Participation,
+  ParticipationError,
+)
 from tff_secagg_ext.program.planning import RunPlan, warn_of_noise
 from tff_secagg_ext.program.recorder import PrivacyRecorder, RunDescription
 from tff_secagg_ext.program.release_manager import (
@@ -21,19 +32,24 @@ from tff_secagg_ext.program.release_manager import (
 from tff_secagg_ext.program.withheld import WithheldError
 
 __all__ = [
+  'AllocatedCohorts',
   'CheckpointError',
   'Cohort',
   'FixedCohorts',
   'MeasurementError',
   'MlflowReleaseManager',
+  'Participation',
+  'ParticipationError',
   'PoissonCohorts',
   'PrivacyRecorder',
   'PrivacyReleaseManager',
   'RoundRecord',
   'RunDescription',
+  'RunKeyError',
   'RunPlan',
   'TrainingPlan',
   'TrainingResult',
+  'Turn',
   'Waiver',
   'WithheldError',
   'privacy_figures',

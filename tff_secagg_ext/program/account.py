@@ -16,6 +16,7 @@ from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program import terms as terms_lib
 from tff_secagg_ext.program.budgets import Guard
 from tff_secagg_ext.program.noised_sums import MeasurementError
+from tff_secagg_ext.program.participants import Participants, ParticipationError
 from tff_secagg_ext.program.terms import Terms
 
 _logger = logging.getLogger('tff_secagg_ext')
@@ -63,17 +64,23 @@ class Account:
   * A round that fails is charged all the same, as `lost`; nothing where a
     session ended before anything that it sums had left the clients.
   * A round runs in the context that the run's settings tell of, or not at all.
-  * A round that would pass the budget is refused before it is reserved.
+  * A round that would pass the budget, or in which a client would take part too
+    often or too soon, is refused before it is reserved.
   * Attempts that an earlier process left open are settled as `lost` when the
     first round is reserved, unless they were committed before.
   """
 
   def __init__(
-    self, run: ledger_lib.Run, terms: Terms, guard: Guard | None = None
+    self,
+    run: ledger_lib.Run,
+    terms: Terms,
+    guard: Guard | None = None,
+    participants: Participants | None = None,
   ):
     self._run = run
     self._terms = terms
     self._guard = guard
+    self._participants = participants
     self._own: set[ledger_lib.Attempt] = set()
 
   @property
@@ -86,30 +93,46 @@ class Account:
     """What rounds are charged by."""
     return self._terms
 
+  @property
+  def participants(self) -> Participants | None:
+    """Who took part; `None` if the run claims no cap on participations."""
+    return self._participants
+
   def reserve(
-    self, clients: int | None, claim: accounting.Sampling | None = None
+    self,
+    clients: int | None,
+    claim: accounting.Sampling | None = None,
+    members: Sequence[object] | None = None,
   ) -> Reservation:
     """Charges a round before it runs.
 
     Args:
       clients: How many clients it will run with; `None` if that is not known.
-      claim: What is claimed of how they were chosen; `None` for what the run
-        claims of all its cohorts.
+      claim: What is claimed of how they were chosen, which is what the run
+        claims or less; `None` for what it claims of all its cohorts, which is
+        nothing where they are allocated: that a cohort is the one of its place
+        in an epoch has to be said.
+      members: The names of the clients, which a run needs to know that claims a
+        cap on participations; other runs do not look at them.
 
     Raises:
+      ValueError: If `claim` is not what the run claims.
       RuntimeError: If another context is installed than when the run was
         opened.
       accounting.BudgetExceeded: If the round would pass the budget.
+      ParticipationError: If a client would take part too often or too soon, or
+        nobody says who takes part.
     """
     self._check_context()
     self._settle_abandoned()
-    if claim is None:
-      claim = self._terms.sampling
+    claim = self._checked(claim)
     if not self._terms.affords(self._run.attempts + 1):
-      claim = accounting.NoSampling(claim.adjacency)
+      claim = accounting.unclaimed(claim)
     charge = self._terms.planned(clients, claim)
     if self._guard is not None:
       self._guard.check(charge)
+    if self._participants is not None:
+      self._participants.admit(_known(members, clients))
     attempt = self._run.reserve(charge)
     self._own.add(attempt)
     overtaken = None if self._guard is None else self._guard.overtaken()
@@ -177,13 +200,34 @@ class Account:
     if isinstance(error, MeasurementError):
       charge = accounting.Round(
         (accounting.UnaccountedEvent((str(error),)),),
-        accounting.NoSampling(charge.sampling.adjacency),
+        accounting.unclaimed(charge.sampling),
       )
     if not isinstance(error, execution.RoundAborted):
       return charge, note, None
     charge = self._terms.aborted(reservation.clients, reservation.claim, error)
     protocol = None if error.report is None else _json_values(error.report)
     return charge, f'{note} in step {error.stage!r}', protocol
+
+  def _checked(self, claim: accounting.Sampling | None) -> accounting.Sampling:
+    """Returns what is claimed of the next attempt, with its epoch's name."""
+    expected = self._terms.sampling
+    nothing = accounting.NoSampling(expected.adjacency)
+    if not isinstance(expected, accounting.RandomAllocation):
+      allowed: tuple[accounting.Sampling, ...] = (expected, nothing)
+      claim = expected if claim is None else claim
+    else:
+      allowed = (expected, accounting.unclaimed(expected), nothing)
+      claim = nothing if claim is None else claim
+    if claim not in allowed:
+      raise ValueError(
+        f'`claim` must be what run {self._run.name!r} claims of its cohorts,'
+        f' {expected!r}, or less. Found {claim!r}. Open a run for it.'
+      )
+    if not isinstance(claim, accounting.RandomAllocation):
+      return claim
+    # Each attempt has its place, whatever becomes of it: names do not recur.
+    number = self._run.attempts // claim.rounds + 1
+    return dataclasses.replace(claim, epoch=f'{self._run.name}/{number}')
 
   def _check_context(self) -> None:
     found, expected = execution.installed_options(), self._terms.options
@@ -218,6 +262,19 @@ class Account:
         attempt,
         error,
       )
+
+
+def _known(
+  members: Sequence[object] | None, clients: int | None
+) -> Sequence[object]:
+  if members is None or clients not in (None, len(members)):
+    found = 'none' if members is None else f'{len(members)}'
+    raise ParticipationError(
+      'A run that claims a cap on participations must know who takes part in'
+      f' each round. Found {found} of the names of its clients. Call next in'
+      ' `with recorder.of_clients(names)`, or let the process take client ids.'
+    )
+  return members
 
 
 def _json_values(session: execution.Report) -> ledger_lib.Protocol:

@@ -182,7 +182,7 @@ def _check_failures(
       f'{agreement.scope} must keep the failures of its cohorts within'
       f' {agreement.budget.failures:.2g} of delta. Found {total:.2g} with run'
       f' {agreement.scope.run!r}. Go on with a run that there is, or without'
-      ' PoissonSampling.'
+      ' PoissonSampling and RandomAllocation.'
     )
 
 

@@ -32,6 +32,7 @@ import numpy as np
 from tff_secagg_ext import accounting
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext._compat import tff
+from tff_secagg_ext.program import keys
 from tff_secagg_ext.program.account import Settlement
 
 _PREFIX = 'round_state_'
@@ -168,11 +169,7 @@ def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 def _sync(folder: pathlib.Path) -> None:
   """Makes a folder, all in it, and its own name durable."""
   for path in (*folder.rglob('*'), folder, folder.parent):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-      os.fsync(descriptor)
-    finally:
-      os.close(descriptor)
+    keys.sync(path)
 
 
 def _text(value: Any) -> str:

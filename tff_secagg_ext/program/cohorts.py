@@ -7,6 +7,7 @@ had to be cut, or is too small to be released, the claim is none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import fractions
 import math
@@ -33,6 +34,19 @@ class Cohort:
   claim: accounting.Sampling
 
 
+@dataclasses.dataclass(frozen=True)
+class Turn:
+  """Which attempt of a run a cohort is for.
+
+  Attributes:
+    attempt: How many attempts the run has had before.
+    key: Gives the secret key of the run, 32 bytes, the same for all attempts.
+  """
+
+  attempt: int
+  key: Callable[[], bytes]
+
+
 class Cohorts(Protocol):
   """How the cohorts of a run are formed."""
 
@@ -52,8 +66,8 @@ class Cohorts(Protocol):
   def sampling(self) -> accounting.Sampling:
     """What may be assumed of a cohort that was neither cut nor refused."""
 
-  def draw(self) -> Cohort:
-    """Returns a fresh cohort, independent of all others."""
+  def draw(self, turn: Turn) -> Cohort:
+    """Returns the cohort of an attempt, as `sampling` says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +143,9 @@ class PoissonCohorts:
     """How many of the 2^64 words of a coin mean that its client is in."""
     return int(fractions.Fraction(self.sampling.probability) * _WORD)
 
-  def draw(self) -> Cohort:
-    """Returns a fresh cohort."""
+  def draw(self, turn: Turn | None = None) -> Cohort:
+    """Returns a fresh cohort, whatever the attempt."""
+    del turn  # No attempt has to do with another.
     words = np.frombuffer(secrets.token_bytes(8 * self.population), np.uint64)
     coins = words <= np.uint64(self._heads - 1)
     chosen: list[int] = np.flatnonzero(coins).tolist()
@@ -172,7 +187,8 @@ class FixedCohorts:
     """A subset of this size, without replacement, under zero-out."""
     return accounting.FixedSizeSampling(self.size, self.population)
 
-  def draw(self) -> Cohort:
-    """Returns a fresh cohort."""
+  def draw(self, turn: Turn | None = None) -> Cohort:
+    """Returns a fresh cohort, whatever the attempt."""
+    del turn  # No attempt has to do with another.
     chosen = secrets.SystemRandom().sample(range(self.population), self.size)
     return Cohort(tuple(sorted(chosen)), self.sampling)

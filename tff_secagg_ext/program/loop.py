@@ -7,7 +7,7 @@ one of the states that `train` knows how to go on from:
 | killed after | ledger | checkpoint | on resume |
 | --- | --- | --- | --- |
 | (nothing) | | | the round is run |
-| reserve | reserved | | lost and charged; run anew, with a new cohort |
+| reserve | reserved | | lost and charged; run anew, with another cohort |
 | run | reserved | | the same |
 | save | reserved | there | committed from the checkpoint, then released |
 | commit | committed | there | goes on with the next round |
@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import logging
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,13 @@ import numpy.typing as npt
 from tff_secagg_ext import _validate, accounting, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.program import checkpoints as checkpoints_lib
-from tff_secagg_ext.program import interrupts, withheld
-from tff_secagg_ext.program.cohorts import Cohorts
+from tff_secagg_ext.program import interrupts, keys, withheld
+from tff_secagg_ext.program.cohorts import Cohort, Cohorts, Turn
 from tff_secagg_ext.program.recorder import PrivacyRecorder
 
 _logger = logging.getLogger('tff_secagg_ext')
+# The key of the run, in the folder of its checkpoints.
+_KEY = 'cohorts.key'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,8 @@ class TrainingPlan:
   Attributes:
     rounds: How many rounds to commit, those of earlier sessions included.
     cohorts: How cohorts are formed; the recorder must claim their sampling.
-    checkpoints: A folder for the checkpoints of this run alone.
+    checkpoints: A folder for the checkpoints of this run alone. Cohorts that
+      depend on earlier ones have their secret key there.
     keep: How many checkpoints to keep, at least 2.
     attempts: How many attempts at a round may end without a sum, one after the
       other, before training gives up.
@@ -131,6 +135,9 @@ def train(
   Raises:
     ValueError: If `recorder` does not claim the sampling of `plan.cohorts`.
     CheckpointError: If checkpoints and ledger are not of the same run.
+    RunKeyError: If the cohorts' key is lost.
+    ParticipationError: If a round would break the recorder's cap on
+      participations, in which clients go by their indices; it was not run.
     execution.RoundAborted: If `plan.attempts` attempts at a round were.
     WithheldError: If TensorFlow's runtime failed; what it says is not told,
       since it may quote data of a client.
@@ -227,9 +234,9 @@ class _Loop:
 
   def run_round(self) -> None:
     """Reserves, runs, saves, commits and releases one round."""
-    cohort = self._plan.cohorts.draw()
+    cohort = self._draw()
     members = cohort.members
-    reservation = self._account.reserve(len(members), cohort.claim)
+    reservation = self._account.reserve(len(members), cohort.claim, members)
     with self._account.running(reservation) as sessions:
       data = self._client_data(members)
       output = withheld.run(self._process.next, self._state, data)
@@ -244,6 +251,16 @@ class _Loop:
     entry = self._account.commit(reservation.attempt, settlement)
     self._state, self._participations = output.state, participations
     self._on_round(RoundRecord(entry, self._state))
+
+  def _draw(self) -> Cohort:
+    """Returns the cohort of the next attempt."""
+    attempts = self._account.run.attempts
+    path = pathlib.Path(self._plan.checkpoints) / _KEY
+
+    def key() -> bytes:
+      return keys.kept(path, new=attempts == 0)
+
+    return self._plan.cohorts.draw(Turn(attempts, key))
 
   def _is_usable(self, found: checkpoints_lib.Checkpoint) -> bool:
     """Whether the round of a checkpoint was not given up since."""

@@ -14,6 +14,7 @@ import math
 from tff_secagg_ext import _validate, accounting, aggregators, execution
 from tff_secagg_ext.program import budgets
 from tff_secagg_ext.program import terms as terms_lib
+from tff_secagg_ext.program.allocated import AllocatedCohorts
 from tff_secagg_ext.program.cohorts import FixedCohorts, PoissonCohorts
 from tff_secagg_ext.program.releases import Releases
 
@@ -35,12 +36,15 @@ class RunPlan:
     clients_per_round: The expected size of a cohort.
     rounds: The number of rounds, at least 1.
     delta: In (0, 1).
-    cohorts: 'poisson' or 'fixed'.
+    cohorts: 'poisson', 'allocated' or 'fixed'.
     bits: The sum is modulo 2^bits.
     mechanism: 'distributed_dgauss' or 'distributed_skellam'.
     clipping: A fixed L2 norm, or `AdaptiveClipping`.
     security: The options of the secure context; its `min_contributors` is set
       here. `None` where vectors are added in the clear.
+    epoch: For allocated cohorts, the number of rounds of an epoch. A client
+      takes part in as many of them as come nearest to the expected cohort, at
+      least 1. `None`: the epoch in which that is once.
   """
 
   population: int
@@ -52,6 +56,7 @@ class RunPlan:
   mechanism: str = 'distributed_dgauss'
   clipping: aggregators.AdaptiveClipping | float = aggregators.DEFAULT_CLIPPING
   security: execution.SecureOptions | None = None
+  epoch: int | None = None
 
   def __post_init__(self) -> None:
     _validate.check_int(self.population, 'population', minimum=1)
@@ -66,19 +71,43 @@ class RunPlan:
     _validate.check_float(
       self.delta, 'delta', minimum=0.0, maximum=1.0, exclusive=True
     )
-    _validate.check_choice(self.cohorts, 'cohorts', ('poisson', 'fixed'))
+    _validate.check_choice(
+      self.cohorts, 'cohorts', ('poisson', 'allocated', 'fixed')
+    )
+    if self.epoch is not None:
+      _validate.check_int(self.epoch, 'epoch', minimum=1)
+      if self.cohorts != 'allocated':
+        raise ValueError(
+          "`epoch` must be None unless `cohorts` is 'allocated'. Found"
+          f' {self.epoch!r} for {self.cohorts!r}. Other cohorts have none.'
+        )
 
   @functools.cached_property
-  def former(self) -> FixedCohorts | PoissonCohorts:
+  def former(self) -> FixedCohorts | PoissonCohorts | AllocatedCohorts:
     """How the cohorts are formed."""
+    population, expected = self.population, self.clients_per_round
+    rounds = self.rounds + -(-self.rounds // _SPARE)
     if self.cohorts == 'fixed':
-      return FixedCohorts(self.population, self.clients_per_round)
-    return PoissonCohorts.for_run(
-      self.population,
-      self.clients_per_round,
-      rounds=self.rounds + -(-self.rounds // _SPARE),
-      delta=self.delta,
+      return FixedCohorts(population, expected)
+    if self.cohorts == 'poisson':
+      return PoissonCohorts.for_run(
+        population, expected, rounds=rounds, delta=self.delta
+      )
+    epoch = self.epoch or max(1, round(population / expected))
+    times = max(1, round(epoch * expected / population))
+    return AllocatedCohorts.for_run(
+      population, times, epoch, rounds=rounds, delta=self.delta
     )
+
+  @property
+  def expected(self) -> int:
+    """The expected size of a cohort that sums are divided by.
+
+    Of allocated cohorts it is as near to what is asked for as epochs allow.
+    """
+    if isinstance(self.former, AllocatedCohorts):
+      return max(1, round(self.former.expected))
+    return self.clients_per_round
 
   @functools.cached_property
   def secure(self) -> execution.SecureOptions | None:
@@ -94,17 +123,17 @@ class RunPlan:
   ) -> aggregators.DdpSecureAggregationFactory:
     """Returns the aggregator: noise for the fewest, less the colluders."""
     former, secure = self.former, self.secure
-    poisson = self.cohorts == 'poisson'
+    hidden = self.cohorts != 'fixed'
     least = former.minimum if secure is None else secure.min_contributors
     return aggregators.ddp_secure_aggregator(
       noise_multiplier,
-      self.clients_per_round,
+      self.expected,
       self.bits,
       mechanism=self.mechanism,
       clipping=self.clipping,
-      cohorts=self.cohorts,
+      cohorts='poisson' if hidden else 'fixed',
       min_contributors=least,
-      max_contributors=former.maximum if poisson else None,
+      max_contributors=former.maximum if hidden else None,
       max_colluders=0 if secure is None else secure.colluders(former.maximum),
     )
 
@@ -172,7 +201,7 @@ class RunPlan:
     """
     aggregator = self.aggregator(noise_multiplier)
     constants = aggregator.constants(aggregator.padded_dimension(elements))
-    clients = self.clients_per_round
+    clients = self.expected
     shares = self.former.maximum
     variance = shares * constants.share_stddev**2 + clients / 4.0
     return math.sqrt(variance) / (constants.scale * clients)

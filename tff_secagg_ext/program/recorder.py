@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import contextvars
 import dataclasses
 import inspect
 import json
@@ -20,8 +22,17 @@ from tff_secagg_ext.program import budgets, references, terms, withheld
 from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program import waivers as waivers_lib
 from tff_secagg_ext.program.account import Account, Reservation
+from tff_secagg_ext.program.participants import (
+  Participants,
+  Participation,
+  names_of,
+)
 
 _logger = logging.getLogger('tff_secagg_ext')
+# Who takes part in the rounds of a block.
+_named: contextvars.ContextVar[Sequence[object] | None] = (
+  contextvars.ContextVar('named', default=None)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +118,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     sampling: accounting.Sampling,
     delta: float,
     budget: accounting.Budget | None = None,
+    participation: Participation | None = None,
   ):
     """Opens the run, new or with the same settings, and wraps `process`.
 
@@ -118,11 +130,12 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       ledger: An open ledger, or where it is: a path or an SQLAlchemy URL.
       run: The name of the run, or a description of it.
       sampling: What is claimed of how cohorts are chosen. `NoSampling()` is
-        always true. `PoissonSampling` needs an aggregator for cohorts
-        'poisson'.
+        always true. `PoissonSampling` and `RandomAllocation` need an aggregator
+        for cohorts 'poisson'; the latter is claimed by `program.train` alone,
+        and calls of `next` claim nothing.
       delta: At which delta epsilon is told, in (0, 1). A hundredth of it pays
-        for Poisson cohorts out of their bounds. Above one over the population
-        it is warned of, in the log.
+        for Poisson or allocated cohorts out of their bounds. Above one over the
+        population it is warned of, in the log.
       allow_unaccounted: Releases without noise that somebody answers for, by
         the names under which the ledger would have them as reasons for an
         infinite epsilon. They are recorded, and told with every epsilon: it is
@@ -130,6 +143,10 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       budget: What the run, or its named population, must stay within, at this
         delta. A round that would pass it raises `accounting.BudgetExceeded`,
         and is not run.
+      participation: How often, and how far apart, any client takes part in the
+        run, for the server's epsilon. A round with a client for which it would
+        be too many or too soon raises `ParticipationError`, and is not run; so
+        does one of which it is not known who takes part (see `of_clients`).
 
     Raises:
       TypeError: If an argument is of the wrong kind.
@@ -167,9 +184,13 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       _settings(agreed, run, metrics, agreement),
       delta=delta,
       failure_probability=failures,
+      participation=None if participation is None else participation.cap,
     )
     guard = budgets.guard(ledger, opened, agreement)
-    self._account = Account(opened, agreed, guard)
+    participants = None
+    if participation is not None:
+      participants = Participants(opened, participation)
+    self._account = Account(opened, agreed, guard, participants)
     self._process = process
     super().__init__(
       process.initialize,
@@ -189,6 +210,23 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
   def process(self) -> tff.learning.templates.LearningProcess:
     """The wrapped process, of which nothing is recorded."""
     return self._process
+
+  @contextlib.contextmanager
+  def of_clients(self, names: Sequence[object]) -> Iterator[None]:
+    """Says who takes part in the rounds of the block.
+
+    A run that claims a cap on participations has to know. A process that takes
+    client ids, composed with a dataset computation, tells it by itself.
+
+    Args:
+      names: What identifies each client in all rounds of the run, in the order
+        of the data: strings, bytes or integers. Kept as keyed hashes alone.
+    """
+    token = _named.set(tuple(names))
+    try:
+      yield
+    finally:
+      _named.reset(token)
 
 
 class _RecordedNext(tff.Computation):
@@ -213,7 +251,12 @@ class _RecordedNext(tff.Computation):
         ' rounds would run unrecorded. Compose the process first, and wrap'
         ' the result in a PrivacyRecorder.'
       )
-    reservation = self._account.reserve(self._clients(args, kwargs))
+    data = self._data(args, kwargs)
+    clients = len(data) if isinstance(data, (list, tuple)) else None
+    names = _named.get()
+    if names is None:
+      names = names_of(self.type_signature.parameter[1], data)
+    reservation = self._account.reserve(clients, members=names)
     with self._account.running(reservation) as sessions:
       with references.taking_errors():
         output = withheld.run(self._computation, *args, **kwargs)
@@ -255,14 +298,11 @@ class _RecordedNext(tff.Computation):
     commit = asyncio.get_running_loop().create_task(settle())
     return references.hold(output, commit)
 
-  def _clients(
-    self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-  ) -> int | None:
-    """Returns the number of clients, `None` if the data do not tell it."""
+  def _data(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Returns what the clients are given."""
     parameter = self.type_signature.parameter
     names = [name for name, _ in tff.structure.iter_elements(parameter)]
-    data = args[1] if len(args) > 1 else kwargs.get(names[1])
-    return len(data) if isinstance(data, (list, tuple)) else None
+    return args[1] if len(args) > 1 else kwargs.get(names[1])
 
 
 def _opened(
@@ -348,6 +388,7 @@ def _check_kinds(
         accounting.NoSampling,
         accounting.PoissonSampling,
         accounting.FixedSizeSampling,
+        accounting.RandomAllocation,
       ),
     ),
   ):

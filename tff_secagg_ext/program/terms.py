@@ -16,8 +16,10 @@ from tff_secagg_ext.metrics import NOISED_SUM
 from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program.noised_sums import MeasurementError, NoisedSum
 
-# The share of delta that pays for Poisson cohorts out of their bounds.
+# The share of delta that pays for cohorts of hidden size out of their bounds.
 COHORTS_SHARE_OF_DELTA = 0.01
+# What may be claimed of cohorts whose size is hidden.
+HIDDEN_SIZE = (accounting.PoissonSampling, accounting.RandomAllocation)
 SIMULATED_SUMS = (
   'simulated: the vectors of the clients are added in the clear, inside one'
   ' process'
@@ -35,8 +37,8 @@ def sums(options: SecureOptions | None) -> Any:
 
 def failures(sampling: accounting.Sampling, delta: float) -> float:
   """Returns the part of delta that pays for cohorts out of their bounds."""
-  poisson = isinstance(sampling, accounting.PoissonSampling)
-  return COHORTS_SHARE_OF_DELTA * delta if poisson else 0.0
+  hidden = isinstance(sampling, HIDDEN_SIZE)
+  return COHORTS_SHARE_OF_DELTA * delta if hidden else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Terms:
   | a cohort of another size than `FixedSizeSampling` says | no sampling |
   | a cohort whose size is not known, under `FixedSizeSampling` | no sampling |
   | the aggregator aborted, or will: cohort out of bounds | no sampling |
-  | more rounds than Poisson cohorts may fail in | no sampling |
+  | more rounds than Poisson or allocated cohorts may fail in | no sampling |
+  | any of these to a round of an epoch of random allocation | all its epoch |
   | fewer contributors than expected | with the noise that was there |
   | a session that ended before any mask was taken off | nothing |
   | a session that ended later | in full, no sampling |
@@ -66,8 +69,8 @@ class Terms:
     releases: What leaves the clients in a round.
     sampling: What is claimed of the cohorts.
     population: The number of clients; `None` if it is not known.
-    allowed_failures: The probability, part of delta, with which Poisson
-      cohorts may leave their bounds, all rounds together.
+    allowed_failures: The probability, part of delta, with which cohorts of
+      hidden size may leave their bounds, all rounds together.
     options: Of the secure context that the rounds run in; `None` where TFF
       adds the vectors in the clear. At most the fraction of a cohort that they
       state drops out, and at most the one that they state colludes.
@@ -86,23 +89,24 @@ class Terms:
 
   def __post_init__(self) -> None:
     self._check_metrics()
-    if not isinstance(self.sampling, accounting.PoissonSampling):
+    if not isinstance(self.sampling, HIDDEN_SIZE):
       return
-    spec = self.aggregator.spec
+    spec, claim = self.aggregator.spec, type(self.sampling).__name__
     if spec.cohorts != 'poisson':
       raise ValueError(
-        "`sampling` must not be PoissonSampling for cohorts='fixed', which"
+        f"`sampling` must not be {claim} for cohorts='fixed', which"
         f' makes the number of clients public. Found {self.sampling!r}. Make'
         " the aggregator with cohorts='poisson'."
       )
     if not self.affords(1):
       raise ValueError(
-        f'Poisson cohorts of probability {self.sampling.probability:g} must'
+        f'Cohorts of {claim} with probability {self.sampling.rate:g} must'
         f' stay between {spec.min_contributors} and {spec.max_contributors}'
         f' clients. Found that one leaves them with probability'
         f' {self._failures:.2g}, above the {self.allowed_failures:.2g} that'
         f' delta affords{self._with_dropouts}. Widen min_contributors and'
-        ' max_contributors; see accounting.poisson_cohort_bounds.'
+        ' max_contributors; see accounting.poisson_cohort_bounds and'
+        ' allocated_cohort_bounds.'
       )
 
   @functools.cached_property
@@ -143,10 +147,9 @@ class Terms:
     self, clients: int | None, claim: accounting.Sampling, error: RoundAborted
   ) -> accounting.Round:
     """Returns what a round cost whose session ended without a sum."""
-    claim = accounting.NoSampling(claim.adjacency)
     if error.nothing_left:
       return accounting.Round((), claim)
-    return self.planned(clients, claim)
+    return self.planned(clients, accounting.unclaimed(claim))
 
   def happened(
     self,
@@ -229,7 +232,9 @@ class Terms:
 
   @functools.cached_property
   def _failures(self) -> float:
-    """The probability that one Poisson cohort leaves its bounds."""
+    """The probability that one cohort of hidden size leaves its bounds."""
+    if isinstance(self.sampling, accounting.RandomAllocation):
+      return self._allocated_failures
     if not isinstance(self.sampling, accounting.PoissonSampling):
       return 0.0
     spec = self.aggregator.spec
@@ -241,6 +246,21 @@ class Terms:
     odds = accounting.odds_of_being_needed(self.sampling)
     below = odds * cohort.cdf(self._least_cohort - 1)
     return float(below + cohort.sf(spec.max_shares))
+
+  @property
+  def _allocated_failures(self) -> float:
+    """The same, where no client may be what a cohort needs or is too many by.
+
+    docs/accounting.md, section 6.
+    """
+    if self.population is None:
+      raise ValueError(
+        '`population` must be known for RandomAllocation. Found None. Give'
+        ' RunDescription(population=...).'
+      )
+    others = stats.binom(self.population - 1, self.sampling.rate)
+    below = others.cdf(self._least_cohort - 1)
+    return float(below + others.sf(self.aggregator.spec.max_shares - 1))
 
   def _charge(
     self,
@@ -262,14 +282,14 @@ class Terms:
     if clients != 0:
       events.extend(self.waivers)
     if aborted or nothing or not self._supports(claim, clients):
-      claim = accounting.NoSampling(claim.adjacency)
+      claim = accounting.unclaimed(claim)
     return accounting.Round(tuple(events), claim)
 
   def _supports(self, claim: accounting.Sampling, clients: int | None) -> bool:
     """Whether a cohort of so many clients is one that `claim` speaks of."""
     if isinstance(claim, accounting.FixedSizeSampling):
       return clients == claim.cohort
-    if isinstance(claim, accounting.PoissonSampling) and clients is not None:
+    if isinstance(claim, HIDDEN_SIZE) and clients is not None:
       return self._least_cohort <= clients <= self.aggregator.spec.max_shares
     return True
 

@@ -392,6 +392,19 @@ def test_a_recorder_has_to_know_who_takes_part(setting: Setting) -> None:
   assert participants.may_take_part(['a', 'c']) == [False, True]
 
 
+def test_a_cap_alone_is_refused(setting: Setting) -> None:
+  with pytest.raises(TypeError, match='`participation` must be a Particip'):
+    program.PrivacyRecorder(
+      setting.process,
+      setting.aggregator,
+      ledger=setting.folder / 'runs.db',
+      run='a',
+      sampling=accounting.NoSampling(),
+      delta=1e-5,
+      participation=accounting.ParticipationCap(1),  # type: ignore[arg-type]
+    )
+
+
 def test_client_ids_are_known_by_themselves(setting: Setting) -> None:
   composed = tff.simulation.compose_dataset_computation_with_learning_process(
     _dataset, setting.process

@@ -236,3 +236,15 @@ def test_an_allocation_needs_a_hidden_count_in_bounds_of_a_population(
 ) -> None:
   with pytest.raises(ValueError, match=message):
     terms(aggregator, ALLOCATED, **changes)
+
+
+def test_samples_are_from_the_population_of_the_run() -> None:
+  message = '`sampling` must be from the 300 clients of the run'
+  with pytest.raises(ValueError, match=message):
+    terms(PUBLIC, FIXED, population=300)
+  assert terms(PUBLIC, FIXED, population=None).sampling == FIXED
+
+
+def test_nobody_is_in_a_round_twice() -> None:
+  with pytest.raises(ValueError, match='at most the 100 clients'):
+    terms(PUBLIC, NONE).planned(101, NONE)

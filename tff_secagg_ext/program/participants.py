@@ -92,6 +92,13 @@ class Participants:
     self._read = 0
     self._load(new)
 
+  @classmethod
+  def of_run(
+    cls, run: ledger_lib.Run, participation: Participation | None
+  ) -> Participants | None:
+    """Returns who took part in a run; `None` if it claims no cap."""
+    return None if participation is None else cls(run, participation)
+
   def admit(self, members: Sequence[object]) -> None:
     """Writes down who is in the next attempt; to be called before it is.
 

@@ -158,7 +158,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     """
     if isinstance(aggregator, DpSumThenFinalize):
       aggregator, metrics = aggregator.aggregator, aggregator
-    _check_kinds(process, aggregator, sampling, metrics)
+    _check_kinds(process, aggregator, sampling, metrics, participation)
     delta = _validate.check_float(
       delta, 'delta', minimum=0.0, maximum=1.0, exclusive=True
     )
@@ -187,10 +187,12 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       participation=None if participation is None else participation.cap,
     )
     guard = budgets.guard(ledger, opened, agreement)
-    participants = None
-    if participation is not None:
-      participants = Participants(opened, participation)
+    participants = Participants.of_run(opened, participation)
     self._account = Account(opened, agreed, guard, participants)
+    self._wrap(process)
+
+  def _wrap(self, process: tff.learning.templates.LearningProcess) -> None:
+    """Becomes the process, but for its rounds, which are recorded."""
     self._process = process
     super().__init__(
       process.initialize,
@@ -375,12 +377,17 @@ def _check_delta(
 
 
 def _check_kinds(
-  process: object, aggregator: object, sampling: object, metrics: object
+  process: object,
+  aggregator: object,
+  sampling: object,
+  metrics: object,
+  participation: object,
 ) -> None:
   for value, name, kinds in (
     (process, 'process', (tff.learning.templates.LearningProcess,)),
     (aggregator, 'aggregator', (aggregators.DdpSecureAggregationFactory,)),
     (metrics, 'metrics', (DpSumThenFinalize, type(None))),
+    (participation, 'participation', (Participation, type(None))),
     (
       sampling,
       'sampling',

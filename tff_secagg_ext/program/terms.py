@@ -89,6 +89,7 @@ class Terms:
 
   def __post_init__(self) -> None:
     self._check_metrics()
+    self._check_population()
     if not isinstance(self.sampling, HIDDEN_SIZE):
       return
     spec, claim = self.aggregator.spec, type(self.sampling).__name__
@@ -128,7 +129,18 @@ class Terms:
   def planned(
     self, clients: int | None, claim: accounting.Sampling
   ) -> accounting.Round:
-    """Returns what a round is expected to cost, before it runs."""
+    """Returns what a round is expected to cost, before it runs.
+
+    Raises:
+      ValueError: If it has more clients than there are.
+    """
+    most = self.population
+    if clients is not None and most is not None and clients > most:
+      raise ValueError(
+        f'A round must have at most the {most} clients of the'
+        f' population. Found {clients}. Somebody is there twice, and counts'
+        ' twice in the sum: give each client once.'
+      )
     contributors = clients
     if clients is not None and self.options is not None:
       contributors = self.options.least_contributors(clients)
@@ -292,6 +304,19 @@ class Terms:
     if isinstance(claim, HIDDEN_SIZE) and clients is not None:
       return self._least_cohort <= clients <= self.aggregator.spec.max_shares
     return True
+
+  def _check_population(self) -> None:
+    """Raises `ValueError` if the sampling is from another population."""
+    sampling = self.sampling
+    if (
+      isinstance(sampling, accounting.FixedSizeSampling)
+      and self.population is not None
+      and self.population != sampling.population
+    ):
+      raise ValueError(
+        f'`sampling` must be from the {self.population} clients of the run.'
+        f' Found {sampling!r}. Give both the same population.'
+      )
 
   def _check_metrics(self) -> None:
     """Raises `ValueError` if metrics and model are not of the same cohorts."""

@@ -33,9 +33,11 @@ from tff_secagg_ext.accounting.cohorts import (
 )
 from tff_secagg_ext.accounting.conversion import Epsilon
 from tff_secagg_ext.accounting.events import (
+  CentralGaussianEvent,
   Event,
   NoisedSumEvent,
   Round,
+  SeenByServerEvent,
   UnaccountedEvent,
   Waiver,
 )
@@ -53,6 +55,7 @@ __all__ = [
   'Budget',
   'BudgetExceeded',
   'Calibrated',
+  'CentralGaussianEvent',
   'CohortBounds',
   'Epsilon',
   'Event',
@@ -63,6 +66,7 @@ __all__ = [
   'PoissonSampling',
   'Round',
   'Sampling',
+  'SeenByServerEvent',
   'UnaccountedEvent',
   'UnmetTargetError',
   'Waiver',

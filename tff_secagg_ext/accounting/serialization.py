@@ -22,10 +22,12 @@ Recordable: TypeAlias = (
   events_lib.Event | sampling_lib.Sampling | events_lib.Round
 )
 
-_VERSIONS = {'waiver': 2}
+_VERSIONS = {'waiver': 2, 'central_gaussian': 3, 'seen_by_server': 3}
 _FIRST_VERSION = 1
 _KINDS: Mapping[str, type[Any]] = {
   'noised_sum': events_lib.NoisedSumEvent,
+  'central_gaussian': events_lib.CentralGaussianEvent,
+  'seen_by_server': events_lib.SeenByServerEvent,
   'unaccounted': events_lib.UnaccountedEvent,
   'waiver': events_lib.Waiver,
   'no_sampling': sampling_lib.NoSampling,

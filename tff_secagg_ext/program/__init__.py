@@ -18,6 +18,7 @@ from tff_secagg_ext.program.release_manager import (
   PrivacyReleaseManager,
   privacy_figures,
 )
+from tff_secagg_ext.program.tff_recorder import recorded
 
 __all__ = [
   'CheckpointError',
@@ -35,6 +36,7 @@ __all__ = [
   'TrainingResult',
   'Waiver',
   'privacy_figures',
+  'recorded',
   'train',
   'warn_of_noise',
 ]

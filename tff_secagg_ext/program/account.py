@@ -12,7 +12,6 @@ from typing import Any
 
 from tff_secagg_ext import accounting, execution
 from tff_secagg_ext import ledger as ledger_lib
-from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program import terms as terms_lib
 from tff_secagg_ext.program.budgets import Guard
 from tff_secagg_ext.program.noised_sums import MeasurementError
@@ -87,7 +86,10 @@ class Account:
     return self._terms
 
   def reserve(
-    self, clients: int | None, claim: accounting.Sampling | None = None
+    self,
+    clients: int | None,
+    claim: accounting.Sampling | None = None,
+    state: Any = None,
   ) -> Reservation:
     """Charges a round before it runs.
 
@@ -95,6 +97,7 @@ class Account:
       clients: How many clients it will run with; `None` if that is not known.
       claim: What is claimed of how they were chosen; `None` for what the run
         claims of all its cohorts.
+      state: Of the process before the round; `None` for the initial one.
 
     Raises:
       RuntimeError: If another context is installed than when the run was
@@ -107,7 +110,7 @@ class Account:
       claim = self._terms.sampling
     if not self._terms.affords(self._run.attempts + 1):
       claim = accounting.NoSampling(claim.adjacency)
-    charge = self._terms.planned(clients, claim)
+    charge = self._terms.planned(clients, claim, state)
     if self._guard is not None:
       self._guard.check(charge)
     attempt = self._run.reserve(charge)
@@ -122,21 +125,21 @@ class Account:
   def assess(
     self,
     reservation: Reservation,
-    metrics: Any,
+    evidence: Any,
     sessions: Sequence[execution.Report],
   ) -> Settlement:
-    """Returns what a round cost, from the metrics that it returned.
+    """Returns what a round cost, from what it returned.
 
     Args:
       reservation: The round.
-      metrics: Of its output.
+      evidence: Of its output; see `Terms.evidence`.
       sessions: Of `running`.
 
     Raises:
       MeasurementError: If they contradict the aggregator or the run.
     """
     session = self._terms.check_session(sessions)
-    measured = releases_lib.find_measurements(metrics)
+    measured = self._terms.measured(evidence)
     charge = self._terms.happened(
       reservation.clients, reservation.claim, measured, session
     )
@@ -181,7 +184,7 @@ class Account:
       )
     if not isinstance(error, execution.RoundAborted):
       return charge, note, None
-    charge = self._terms.aborted(reservation.clients, reservation.claim, error)
+    charge = self._terms.aborted(charge, error)
     protocol = None if error.report is None else _json_values(error.report)
     return charge, f'{note} in step {error.stage!r}', protocol
 

@@ -227,10 +227,11 @@ class _Loop:
     """Reserves, runs, saves, commits and releases one round."""
     cohort = self._plan.cohorts.draw()
     members = cohort.members
-    reservation = self._account.reserve(len(members), cohort.claim)
+    reservation = self._account.reserve(len(members), cohort.claim, self._state)
     with self._account.running(reservation) as sessions:
       output = self._process.next(self._state, self._client_data(members))
-      settlement = self._account.assess(reservation, output.metrics, sessions)
+      evidence = self._account.terms.evidence(output)
+      settlement = self._account.assess(reservation, evidence, sessions)
       participations = self._participations.copy()
       participations[list(members)] += 1
       self._checkpoints.save(

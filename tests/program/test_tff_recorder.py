@@ -346,6 +346,29 @@ def test_what_only_the_server_sees_can_be_waived(
   assert [each['name'] for each in shown['settings']['waived']] == [UNUSED]
 
 
+def test_seeds_are_found_in_a_sum_one_by_one() -> None:
+  """Why a waiver is needed: docs/accounting.md, section 8."""
+  elements, stddev, now = 4096, 50.0, 1_700_000_000_000_000
+  seeds = [now + 17, now + 230, now + 404, now + 977]
+
+  def noise(seed: int) -> Any:
+    # As `DistributedSkellamSumQuery` draws it, for a time stamp.
+    rate = np.float64(0.5 * stddev**2)
+    draws = tf.random.stateless_poisson(
+      [elements, 2], seed=[seed, 0], lam=[rate, rate], dtype=tf.int64
+    )
+    return (draws[:, 0] - draws[:, 1]).numpy().astype(np.float64)
+
+  updates = np.random.default_rng(0).integers(-20, 21, [4, elements])
+  total = updates.sum(axis=0) + sum(noise(seed) for seed in seeds)
+  unit = np.linalg.norm(total) * stddev
+  scores = [total @ noise(now + tried) / unit for tried in range(1000)]
+  assert sorted(np.argsort(scores)[-4:] + now) == seeds
+  # They stand out by sqrt(d / n) standard deviations, less for the updates.
+  others = np.sort(scores)[:-4]
+  assert min(scores[seed - now] for seed in seeds) > 25.0 * others.std()
+
+
 # Sampling.
 
 

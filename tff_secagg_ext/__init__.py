@@ -24,7 +24,7 @@ if TYPE_CHECKING:
   from tff_secagg_ext.execution import set_secure_context
   from tff_secagg_ext.ledger import Ledger
   from tff_secagg_ext.metrics import no_client_metrics
-  from tff_secagg_ext.program import PrivacyRecorder
+  from tff_secagg_ext.program import PrivacyRecorder, recorded
 
 __version__ = '0.1.0'
 
@@ -33,6 +33,7 @@ _HOMES = {
   'PrivacyRecorder': 'program',
   'ddp_secure_aggregator': 'aggregators',
   'no_client_metrics': 'metrics',
+  'recorded': 'program',
   'set_secure_context': 'execution',
 }
 _SUBMODULES = frozenset(
@@ -56,6 +57,7 @@ __all__ = [
   '__version__',
   'ddp_secure_aggregator',
   'no_client_metrics',
+  'recorded',
   'set_secure_context',
 ]
 

@@ -67,6 +67,27 @@ def test_nearness_that_costs_more_than_renyi_is_not_used() -> None:
   assert found.value == renyi.epsilon_from_renyi(renyi.ORDERS / 2.0, _DELTA)
 
 
+@pytest.mark.parametrize(
+  'sampling',
+  [
+    accounting.PoissonSampling(1 / 34),
+    accounting.FixedSizeSampling(100, 3400),
+    accounting.FixedSizeSampling(100, 3400, 'substitution'),
+  ],
+)
+def test_skellam_noise_is_amplified_under_every_sampling(
+  sampling: accounting.Sampling,
+) -> None:
+  def epsilon(mechanism: str) -> accounting.Epsilon:
+    event = accounting.NoisedSumEvent(mechanism, 1e5, 1e4, 100, 2**20)
+    a_round = accounting.Round((event,), sampling)
+    return accounting.release_epsilon([a_round] * 1500, 1 / 3400)
+
+  skellam, gaussian = map(epsilon, accounting.events.MECHANISMS[::-1])
+  assert skellam.accountant == 'pld'
+  assert gaussian.value < skellam.value < 1.001 * gaussian.value
+
+
 def test_no_accountant_is_infinite_by_name() -> None:
   nothing = costs.Cost(0.0, math.inf, np.full(renyi.ORDERS.shape, math.inf))
   found = conversion.best(nothing, _DELTA)

@@ -90,6 +90,29 @@ def test_waiver_refuses(
     accounting.Waiver(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+  ('changes', 'error', 'match'),
+  [
+    ({'l2_sensitivity': 0.0}, ValueError, 'must be above 0. Found 0.0. Give'),
+    ({'l2_sensitivity': 'x'}, TypeError, '`l2_sensitivity`'),
+    ({'stddev': -1.0}, ValueError, 'standard deviation of the noise on the'),
+    ({'name': ' '}, ValueError, '`name` must name at least one thing'),
+    ({'name': 3}, TypeError, '`name` must hold strings only'),
+  ],
+)
+def test_central_gaussian_refuses(
+  changes: dict[str, object], error: type[Exception], match: str
+) -> None:
+  fields = {'l2_sensitivity': 1.0, 'stddev': 1.0, 'name': 'sum'}
+  with pytest.raises(error, match=match):
+    accounting.CentralGaussianEvent(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_seen_by_server_refuses_no_reasons() -> None:
+  with pytest.raises(ValueError, match='at least one thing'):
+    accounting.SeenByServerEvent(())
+
+
 def test_unaccounted_takes_any_iterable_of_phrases() -> None:
   assert accounting.UnaccountedEvent(['a', 'b']).reasons == ('a', 'b')
 

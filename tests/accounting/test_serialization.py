@@ -27,6 +27,16 @@ _unaccounted = st.builds(
     st.text(min_size=1).filter(lambda s: s.strip() != ''), min_size=1
   ).map(tuple),
 )
+_central = st.builds(
+  accounting.CentralGaussianEvent,
+  l2_sensitivity=st.floats(1e-300, 1e300),
+  stddev=st.floats(0.0, 1e300),
+  name=st.text(min_size=1).filter(lambda s: s.strip() != ''),
+)
+_seen = st.builds(
+  accounting.SeenByServerEvent,
+  reasons=st.just(('clipped count is exact',)),
+)
 _relation = st.sampled_from(['zero_out', 'substitution'])
 _sampling = st.one_of(
   st.builds(accounting.NoSampling, _relation),
@@ -42,7 +52,7 @@ _sampling = st.one_of(
 )
 _text = st.text(min_size=1).filter(lambda s: s.strip() != '')
 _waiver = st.builds(accounting.Waiver, _text, _text, _text)
-_event = st.one_of(_noised, _unaccounted, _waiver)
+_event = st.one_of(_noised, _central, _seen, _unaccounted, _waiver)
 _round = st.builds(
   accounting.Round, st.lists(_event, max_size=3).map(tuple), _sampling
 )
@@ -85,6 +95,23 @@ def test_the_format_of_version_1() -> None:
   )
   assert accounting.to_json(a_round) == text
   assert accounting.from_json(text) == a_round
+
+
+def test_central_noise_and_what_the_server_sees_are_of_version_3() -> None:
+  for event, text in (
+    (
+      accounting.CentralGaussianEvent(0.5, 5.0, 'clip quantile bit'),
+      '{"kind":"central_gaussian","l2_sensitivity":0.5,'
+      '"name":"clip quantile bit","stddev":5.0,"version":3}',
+    ),
+    (
+      accounting.SeenByServerEvent(('clipped count is exact',)),
+      '{"kind":"seen_by_server","reasons":["clipped count is exact"],'
+      '"version":3}',
+    ),
+  ):
+    assert accounting.to_json(event) == text
+    assert accounting.from_json(text) == event
 
 
 def test_a_waiver_is_of_version_2() -> None:

@@ -74,13 +74,16 @@ def test_leaves_have_paths_of_names_or_positions() -> None:
   ]
 
 
-def test_sequences_are_refused() -> None:
+def test_sequences_are_no_leaves() -> None:
   with pytest.raises(TypeError, match='structures of them'):
     list(dataflow.leaves(tff.SequenceType(np.int32)))
 
-  @tff.tensorflow.computation(tff.SequenceType(np.int32))
-  def first(values: Any) -> Any:
-    return values.reduce(0, lambda a, b: a + b)
 
-  with pytest.raises(TypeError, match='Found a sequence'):
-    dataflow.dependents(first)
+def test_what_uses_the_first_part_is_told_from_what_does_not() -> None:
+  @tff.tensorflow.computation([tff.SequenceType(np.int32), FLOAT], FLOAT)
+  def of(first: Any, other: Any) -> Any:
+    values, weight = first
+    total = values.reduce(0, lambda a, b: a + b)
+    return total, tf.constant(1), other + 1.0, weight * other
+
+  assert dataflow.dependents_of_first(of) == {0, 3}

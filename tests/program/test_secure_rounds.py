@@ -195,7 +195,7 @@ def test_a_session_that_ends_late_is_charged_in_full(
     0.0,
     execution.SecureOptions(SECURITY, dropouts=LOST, min_contributors=6),
   )
-  charge = agreed.aborted(CLIENTS, fixed, error)
+  charge = agreed.aborted(agreed.planned(CLIENTS, fixed), error)
   (event,) = charge.events
   assert charge.sampling == accounting.NoSampling()
   assert (event.client_shares, event.colluders) == (6, 2)

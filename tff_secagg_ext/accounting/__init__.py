@@ -34,9 +34,11 @@ from tff_secagg_ext.accounting.cohorts import (
 )
 from tff_secagg_ext.accounting.conversion import Epsilon
 from tff_secagg_ext.accounting.events import (
+  CentralGaussianEvent,
   Event,
   NoisedSumEvent,
   Round,
+  SeenByServerEvent,
   UnaccountedEvent,
   Waiver,
 )
@@ -59,6 +61,7 @@ __all__ = [
   'Budget',
   'BudgetExceeded',
   'Calibrated',
+  'CentralGaussianEvent',
   'CohortBounds',
   'Epsilon',
   'Event',
@@ -73,6 +76,7 @@ __all__ = [
   'RandomAllocation',
   'Round',
   'Sampling',
+  'SeenByServerEvent',
   'UnaccountedEvent',
   'UnmetTargetError',
   'Waiver',

@@ -48,6 +48,10 @@ class Epsilon:
   accountant: str = dataclasses.field(default='', compare=False)
 
 
+# Guesses of epsilon for Skellam noise, over that for the noise it is near to.
+_ABOVE = (1.1, 1.2, 1.4, 1.8)
+
+
 def asks_renyi(total: costs.Cost) -> bool:
   """Whether Renyi divergences may give the least epsilon of such a cost."""
   return bool(total.slack > _NO_SLACK or total.near.coordinates)
@@ -89,15 +93,23 @@ def _near(
 ) -> Iterable[Epsilon]:
   """Yields what domination gives for Skellam noise near theirs (Theorem 6).
 
-  Only if it is less than what Renyi divergences give.
+  How rare the event must be that Theorem 6 leaves out depends on epsilon. So
+  it is chosen for a guess, and what comes of it holds if it is no more than
+  that. A guess just above what the other noise has is the best; Renyi
+  divergences, which are not amplified where cohorts are of a fixed size, are a
+  guess that is never of use where what they give is less.
   """
   most = _renyi(total, delta).value
-  t = total.near.log_factor(math.log(delta * _NEAR_SHARE / 2.0) - most)
-  left = delta * (1.0 - _NEAR_SHARE) * math.exp(-t)
-  for found in _dominated(total, left, composition):
-    # Then eta (1 + e^(t + epsilon')) is at most its share of delta.
-    if found.value + 2.0 * t <= most:
-      yield dataclasses.replace(found, value=found.value + 2.0 * t)
+  ideal = [found.value for found in _dominated(total, delta, composition)]
+  guesses = {min(most, above * min(ideal, default=0.0)) for above in _ABOVE}
+  for guess in sorted(guesses | {most}):
+    t = total.near.log_factor(math.log(delta * _NEAR_SHARE / 2.0) - guess)
+    left = delta * (1.0 - _NEAR_SHARE) * math.exp(-t)
+    for found in _dominated(total, left, composition):
+      # Then eta (1 + e^(t + epsilon')) is at most its share of delta.
+      if found.value + 2.0 * t <= guess:
+        yield dataclasses.replace(found, value=found.value + 2.0 * t)
+        return
 
 
 def _dominated(

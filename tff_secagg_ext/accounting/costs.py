@@ -200,6 +200,28 @@ def _too_small(event: events_lib.NoisedSumEvent, shares: int) -> str:
   )
 
 
+def _central_gaussian(
+  event: events_lib.CentralGaussianEvent, view: str, adjacency: str
+) -> Cost:
+  if view == 'server':
+    return Cost(reasons=(f'{event.name} is noised by the server',))
+  factor = 2.0 if adjacency == 'substitution' else 1.0
+  sensitivity = factor * event.l2_sensitivity
+  if sensitivity > _LARGEST_RATIO * event.stddev:
+    return Cost(
+      reasons=(f'no noise: {event.name}, of stddev {event.stddev:g}',)
+    )
+  squared_ratio = (sensitivity / event.stddev) ** 2
+  return Cost(squared_ratio, divergences=renyi.ORDERS / 2.0 * squared_ratio)
+
+
+def _seen_by_server(
+  event: events_lib.SeenByServerEvent, view: str, adjacency: str
+) -> Cost:
+  del adjacency
+  return Cost(reasons=event.reasons) if view == 'server' else Cost()
+
+
 def _unaccounted(
   event: events_lib.UnaccountedEvent, view: str, adjacency: str
 ) -> Cost:
@@ -235,6 +257,8 @@ def _external(
 
 _EVENTS: Mapping[type[Any], Callable[[Any, str, str], Cost]] = {
   events_lib.NoisedSumEvent: _noised_sum,
+  events_lib.CentralGaussianEvent: _central_gaussian,
+  events_lib.SeenByServerEvent: _seen_by_server,
   events_lib.UnaccountedEvent: _unaccounted,
   events_lib.Waiver: _waiver,
   external_lib.ExternalEvent: _external,

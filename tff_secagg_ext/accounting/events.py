@@ -28,6 +28,27 @@ from tff_secagg_ext.accounting import sampling as sampling_lib
 MECHANISMS: tuple[str, ...] = ('distributed_dgauss', 'distributed_skellam')
 
 
+def _phrases(given: object, name: str) -> tuple[str, ...]:
+  """Returns `given` as a tuple of phrases, of which there is at least one."""
+  if isinstance(given, str) or not isinstance(given, Iterable):
+    raise TypeError(
+      f'`{name}` must be a tuple of phrases. Found {given!r}. Put a single '
+      'one as `(reason,)`.'
+    )
+  phrases = tuple(given)
+  if not all(isinstance(phrase, str) for phrase in phrases):
+    raise TypeError(
+      f'`{name}` must hold strings only. Found {phrases!r}. Say in words '
+      'what was released.'
+    )
+  if not phrases or not all(phrase.strip() for phrase in phrases):
+    raise ValueError(
+      f'`{name}` must name at least one thing, and no empty one. Found '
+      f'{phrases!r}. Say in words what was released.'
+    )
+  return phrases
+
+
 @dataclasses.dataclass(frozen=True)
 class NoisedSumEvent:
   """A sum of integer vectors, one a client, with noise shares in it.
@@ -96,6 +117,70 @@ class NoisedSumEvent:
 
 
 @dataclasses.dataclass(frozen=True)
+class CentralGaussianEvent:
+  """A sum of real vectors, to which the server adds Gaussian noise.
+
+  The released value is a post-processing of sum_i x_i + N(0, stddev^2 I), with
+  x_i the vector of client i and |x_i|_2 <= l2_sensitivity, in any dimension.
+  The server sees the sum without its noise: in its view it is not private.
+
+  Several of one round are one vector of each client, each part scaled by its
+  noise, so that a clipped sum and the count that tunes its clip norm are
+  together as private as one Gaussian of the noise multiplier
+  (z_sum^-2 + (2 stddev)^-2)^(-1/2) [ATMR21, arXiv 1905.03871, Thm 1], the
+  count's terms being +-1/2.
+
+  The event is about real numbers. Floats are not: what a sampler in floating
+  point reaches depends on the sum [Mironov 2012], which no event covers.
+
+  Attributes:
+    l2_sensitivity: Norm bound of a client's vector, in any unit; positive.
+    stddev: Standard deviation of the noise of a coordinate, in the same unit;
+      0 means no noise.
+    name: What it is a sum of, such as 'clip quantile bit'; not empty.
+  """
+
+  l2_sensitivity: float
+  stddev: float
+  name: str
+
+  def __post_init__(self) -> None:
+    sensitivity = _validate.check_float(self.l2_sensitivity, 'l2_sensitivity')
+    if sensitivity <= 0.0:
+      raise ValueError(
+        '`l2_sensitivity` must be above 0. Found '
+        f'{self.l2_sensitivity!r}. Give the norm that vectors are clipped to.'
+      )
+    object.__setattr__(self, 'l2_sensitivity', sensitivity)
+    stddev = _validate.check_float(
+      self.stddev,
+      'stddev',
+      minimum=0.0,
+      remedy='Give the standard deviation of the noise on the sum.',
+    )
+    object.__setattr__(self, 'stddev', stddev)
+    (name,) = _phrases((self.name,), 'name')
+    object.__setattr__(self, 'name', name)
+
+
+@dataclasses.dataclass(frozen=True)
+class SeenByServerEvent:
+  """Something without noise that the server sees, and nobody else.
+
+  The server's view is infinite, and repeats the reasons; the release view is
+  as if the event were not there.
+
+  Attributes:
+    reasons: What it is, one phrase each; at least one, none empty.
+  """
+
+  reasons: tuple[str, ...]
+
+  def __post_init__(self) -> None:
+    object.__setattr__(self, 'reasons', _phrases(self.reasons, 'reasons'))
+
+
+@dataclasses.dataclass(frozen=True)
 class UnaccountedEvent:
   """Something left the round for which nobody can give a finite epsilon.
 
@@ -110,24 +195,7 @@ class UnaccountedEvent:
   reasons: tuple[str, ...]
 
   def __post_init__(self) -> None:
-    given: object = self.reasons
-    if isinstance(given, str) or not isinstance(given, Iterable):
-      raise TypeError(
-        f'`reasons` must be a tuple of phrases. Found {given!r}. Put a single '
-        'one as `(reason,)`.'
-      )
-    reasons = tuple(given)
-    if not all(isinstance(reason, str) for reason in reasons):
-      raise TypeError(
-        f'`reasons` must hold strings only. Found {reasons!r}. Say in words '
-        'what was released.'
-      )
-    if not reasons or not all(reason.strip() for reason in reasons):
-      raise ValueError(
-        '`reasons` must name at least one thing, and no empty one. Found '
-        f'{reasons!r}. Say in words what was released.'
-      )
-    object.__setattr__(self, 'reasons', reasons)
+    object.__setattr__(self, 'reasons', _phrases(self.reasons, 'reasons'))
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -163,14 +231,22 @@ class Waiver:
 
 
 Event: TypeAlias = (
-  NoisedSumEvent | UnaccountedEvent | Waiver | external_lib.ExternalEvent
+  NoisedSumEvent
+  | CentralGaussianEvent
+  | SeenByServerEvent
+  | UnaccountedEvent
+  | Waiver
+  | external_lib.ExternalEvent
 )
 EVENT_TYPES = (
   NoisedSumEvent,
+  CentralGaussianEvent,
+  SeenByServerEvent,
   UnaccountedEvent,
   Waiver,
   external_lib.ExternalEvent,
 )
+_EVENT_NAMES = ', '.join(kind.__name__ for kind in EVENT_TYPES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,9 +281,8 @@ class Round:
     for event in events:
       if not isinstance(event, EVENT_TYPES):
         raise TypeError(
-          '`events` must hold NoisedSumEvent, UnaccountedEvent, Waiver or '
-          f'ExternalEvent. Found {event!r}. Record what cannot be described as '
-          'an UnaccountedEvent.'
+          f'`events` must hold {_EVENT_NAMES}. Found {event!r}. Record what '
+          'cannot be described as an UnaccountedEvent.'
         )
     if not isinstance(self.sampling, sampling_lib.SAMPLING_TYPES):
       raise TypeError(

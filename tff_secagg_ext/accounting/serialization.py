@@ -23,10 +23,18 @@ Recordable: TypeAlias = (
   events_lib.Event | sampling_lib.Sampling | events_lib.Round
 )
 
-_VERSIONS = {'waiver': 2, 'external': 3, 'random_allocation': 3}
+_VERSIONS = {
+  'waiver': 2,
+  'external': 3,
+  'random_allocation': 3,
+  'central_gaussian': 3,
+  'seen_by_server': 3,
+}
 _FIRST_VERSION = 1
 _KINDS: Mapping[str, type[Any]] = {
   'noised_sum': events_lib.NoisedSumEvent,
+  'central_gaussian': events_lib.CentralGaussianEvent,
+  'seen_by_server': events_lib.SeenByServerEvent,
   'unaccounted': events_lib.UnaccountedEvent,
   'waiver': events_lib.Waiver,
   'external': external_lib.ExternalEvent,

@@ -31,14 +31,21 @@ _UniformWords: TypeAlias = Callable[[int, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def norm_bound_squared(scale: float, dimension: int, beta: float) -> int:
+  """`inflated_norm_squared`, rounded down.
+
+  The squared norm of an integer vector is an integer.
+  """
+  return math.floor(inflated_norm_squared(scale, dimension, beta))
+
+
+def inflated_norm_squared(scale: float, dimension: int, beta: float) -> float:
   """The squared norm bound of a rounded vector [KLS21, Prop. 22].
 
   For a vector of L2 norm at most 1, times `scale` s, in d dimensions:
 
-    min{ s^2 + d/4 + sqrt(2 ln(1/beta)) (s + sqrt(d)/2), (s + sqrt(d))^2 },
+    min{ s^2 + d/4 + sqrt(2 ln(1/beta)) (s + sqrt(d)/2), (s + sqrt(d))^2 }.
 
-  rounded down, since the squared norm of an integer vector is an integer. With
-  beta = 0 it is the second term, which every rounding meets.
+  With beta = 0 it is the second term, which every rounding meets.
 
   Args:
     scale: Integer units per unit of the vector, positive.
@@ -47,12 +54,12 @@ def norm_bound_squared(scale: float, dimension: int, beta: float) -> int:
   """
   unconditional = (scale + math.sqrt(dimension)) ** 2
   if beta == 0:
-    return math.floor(unconditional)
+    return unconditional
   deviation = math.sqrt(2 * math.log(1 / beta))
   conditional = (
     scale**2 + dimension / 4 + deviation * (scale + math.sqrt(dimension) / 2)
   )
-  return math.floor(min(conditional, unconditional))
+  return min(conditional, unconditional)
 
 
 def squared_norm(vector: tf.Tensor) -> tf.Tensor:

@@ -29,6 +29,7 @@ from tff_secagg_ext.program.release_manager import (
   PrivacyReleaseManager,
   privacy_figures,
 )
+from tff_secagg_ext.program.tff_recorder import recorded
 from tff_secagg_ext.program.withheld import WithheldError
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
   'Waiver',
   'WithheldError',
   'privacy_figures',
+  'recorded',
   'train',
   'warn_of_noise',
 ]

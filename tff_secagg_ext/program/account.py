@@ -12,7 +12,6 @@ from typing import Any
 
 from tff_secagg_ext import accounting, execution
 from tff_secagg_ext import ledger as ledger_lib
-from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program import terms as terms_lib
 from tff_secagg_ext.program.budgets import Guard
 from tff_secagg_ext.program.noised_sums import MeasurementError
@@ -103,6 +102,7 @@ class Account:
     clients: int | None,
     claim: accounting.Sampling | None = None,
     members: Sequence[object] | None = None,
+    state: Any = None,
   ) -> Reservation:
     """Charges a round before it runs.
 
@@ -114,6 +114,7 @@ class Account:
         in an epoch has to be said.
       members: The names of the clients, which a run needs to know that claims a
         cap on participations; other runs do not look at them.
+      state: Of the process before the round; `None` for the initial one.
 
     Raises:
       ValueError: If `claim` is not what the run claims.
@@ -128,7 +129,7 @@ class Account:
     claim = self._checked(claim)
     if not self._terms.affords(self._run.attempts + 1):
       claim = accounting.unclaimed(claim)
-    charge = self._terms.planned(clients, claim)
+    charge = self._terms.planned(clients, claim, state)
     if self._guard is not None:
       self._guard.check(charge)
     if self._participants is not None:
@@ -145,21 +146,21 @@ class Account:
   def assess(
     self,
     reservation: Reservation,
-    metrics: Any,
+    evidence: Any,
     sessions: Sequence[execution.Report],
   ) -> Settlement:
-    """Returns what a round cost, from the metrics that it returned.
+    """Returns what a round cost, from what it returned.
 
     Args:
       reservation: The round.
-      metrics: Of its output.
+      evidence: Of its output; see `Terms.evidence`.
       sessions: Of `running`.
 
     Raises:
       MeasurementError: If they contradict the aggregator or the run.
     """
     session = self._terms.check_session(sessions)
-    measured = releases_lib.find_measurements(metrics)
+    measured = self._terms.measured(evidence)
     charge = self._terms.happened(
       reservation.clients, reservation.claim, measured, session
     )
@@ -204,7 +205,7 @@ class Account:
       )
     if not isinstance(error, execution.RoundAborted):
       return charge, note, None
-    charge = self._terms.aborted(reservation.clients, reservation.claim, error)
+    charge = self._terms.aborted(charge, error)
     protocol = None if error.report is None else _json_values(error.report)
     return charge, f'{note} in step {error.stage!r}', protocol
 

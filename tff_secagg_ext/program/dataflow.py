@@ -27,19 +27,23 @@ def dependents(computation: tff.Computation) -> list[frozenset[int]]:
     One set a tensor of the parameter, in order, of the positions of tensors of
     the result.
   """
-  proto = tff.framework.serialize_computation(computation).tensorflow
-  graph_def = tf.compat.v1.GraphDef()
-  proto.graph_def.Unpack(graph_def)
-  users = _users(graph_def)
-  results = [_node(name) for name in _tensors(proto.result)]
+  proto, users = _read(computation)
   return [
-    frozenset(
-      position for position, name in enumerate(results) if name in reached
-    )
-    for reached in (
-      _reached(_node(name), users) for name in _tensors(proto.parameter)
-    )
+    _reached_results(proto, users, name) for name in _tensors(proto.parameter)
   ]
+
+
+def dependents_of_first(computation: tff.Computation) -> frozenset[int]:
+  """Returns which leaves of the result use the first part of the parameter.
+
+  Args:
+    computation: A computation in TensorFlow whose parameter is a structure; the
+      first part may hold sequences.
+  """
+  proto, users = _read(computation)
+  names = _tensors(proto.parameter.struct.element[0])
+  found = (_reached_results(proto, users, name) for name in names)
+  return frozenset().union(*found)
 
 
 def leaves(
@@ -58,6 +62,23 @@ def leaves(
       'All of a round must be tensors and structures of them. Found'
       f' {value_type.compact_representation()}.'
     )
+
+
+def _read(computation: tff.Computation) -> tuple[Any, Mapping[str, set[str]]]:
+  """Returns a computation as it is serialized, and its data flow."""
+  proto = tff.framework.serialize_computation(computation).tensorflow
+  graph_def = tf.compat.v1.GraphDef()
+  proto.graph_def.Unpack(graph_def)
+  return proto, _users(graph_def)
+
+
+def _reached_results(
+  proto: Any, users: Mapping[str, set[str]], tensor: str
+) -> frozenset[int]:
+  """The positions of the results that data of `tensor` flow to."""
+  reached = _reached(_node(tensor), users)
+  results = [_node(name) for name in _tensors(proto.result)]
+  return frozenset(i for i, name in enumerate(results) if name in reached)
 
 
 def _users(graph_def: Any) -> Mapping[str, set[str]]:
@@ -91,6 +112,8 @@ def _tensors(binding: Any) -> Sequence[str]:
     return [name for each in binding.struct.element for name in _tensors(each)]
   if kind == 'tensor':
     return [binding.tensor.tensor_name]
+  if kind == 'sequence':
+    return [binding.sequence.variant_tensor_name]
   raise TypeError(
     f'All of a round must be tensors and structures of them. Found a {kind}.'
   )

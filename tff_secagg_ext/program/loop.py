@@ -236,11 +236,14 @@ class _Loop:
     """Reserves, runs, saves, commits and releases one round."""
     cohort = self._draw()
     members = cohort.members
-    reservation = self._account.reserve(len(members), cohort.claim, members)
+    reservation = self._account.reserve(
+      len(members), cohort.claim, members, self._state
+    )
     with self._account.running(reservation) as sessions:
       data = self._client_data(members)
       output = withheld.run(self._process.next, self._state, data)
-      settlement = self._account.assess(reservation, output.metrics, sessions)
+      evidence = self._account.terms.evidence(output)
+      settlement = self._account.assess(reservation, evidence, sessions)
       participations = self._participations.copy()
       participations[list(members)] += 1
       self._checkpoints.save(

@@ -27,6 +27,7 @@ from tff_secagg_ext.program.participants import (
   Participation,
   names_of,
 )
+from tff_secagg_ext.program.tff_terms import TffAggregation, TffTerms
 
 _logger = logging.getLogger('tff_secagg_ext')
 # Who takes part in the rounds of a block.
@@ -109,7 +110,11 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
   def __init__(
     self,
     process: tff.learning.templates.LearningProcess,
-    aggregator: aggregators.DdpSecureAggregationFactory | DpSumThenFinalize,
+    aggregator: (
+      aggregators.DdpSecureAggregationFactory
+      | DpSumThenFinalize
+      | TffAggregation
+    ),
     *,
     metrics: DpSumThenFinalize | None = None,
     allow_unaccounted: Sequence[accounting.Waiver] = (),
@@ -125,7 +130,8 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     Args:
       process: Any learning process.
       aggregator: The factory that `process` was built with; for an evaluation,
-        which has no model updates, its noised metrics.
+        which has no model updates, its noised metrics. TFF's own factories:
+        see `recorded`.
       metrics: The noised metrics that `process` was built with, if it was.
       ledger: An open ledger, or where it is: a path or an SQLAlchemy URL.
       run: The name of the run, or a description of it.
@@ -159,14 +165,14 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     if isinstance(aggregator, DpSumThenFinalize):
       aggregator, metrics = aggregator.aggregator, aggregator
     _check_kinds(process, aggregator, sampling, metrics, participation)
-    delta = _validate.check_float(
-      delta, 'delta', minimum=0.0, maximum=1.0, exclusive=True
-    )
     run = RunDescription(run) if isinstance(run, str) else run
-    releases, waivers = _released(process, metrics, allow_unaccounted)
-    failures = terms.failures(sampling, delta)
-    agreed = terms.Terms(
-      aggregator,
+    delta = _checked_delta(delta, run.population, budget)
+    found = _released(process, aggregator, metrics)
+    releases, waivers = waivers_lib.waive(found, allow_unaccounted)
+    kind = _kind_of_terms(aggregator)
+    failures = kind.failures(sampling, delta)
+    agreed = kind(
+      aggregator,  # type: ignore[arg-type]
       releases,
       sampling,
       run.population,
@@ -176,7 +182,6 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       waivers,
     )
     ledger = _opened(ledger)
-    _check_delta(delta, run.population, budget)
     scope = budgets.Scope(run.name, run.population_name)
     agreement = budgets.agree(ledger, scope, budget, agreed)
     opened = ledger.open_run(
@@ -253,12 +258,12 @@ class _RecordedNext(tff.Computation):
         ' rounds would run unrecorded. Compose the process first, and wrap'
         ' the result in a PrivacyRecorder.'
       )
-    data = self._data(args, kwargs)
+    state, data = self._arguments(args, kwargs)
     clients = len(data) if isinstance(data, (list, tuple)) else None
     names = _named.get()
     if names is None:
       names = names_of(self.type_signature.parameter[1], data)
-    reservation = self._account.reserve(clients, members=names)
+    reservation = self._account.reserve(clients, members=names, state=state)
     with self._account.running(reservation) as sessions:
       with references.taking_errors():
         output = withheld.run(self._computation, *args, **kwargs)
@@ -266,7 +271,8 @@ class _RecordedNext(tff.Computation):
         return self._finish(reservation, output)
       if references.has_references(output):
         return self._hold(reservation, output, sessions)
-      settlement = self._account.assess(reservation, output.metrics, sessions)
+      evidence = self._account.terms.evidence(output)
+      settlement = self._account.assess(reservation, evidence, sessions)
     self._account.commit(reservation.attempt, settlement)
     return output
 
@@ -274,7 +280,8 @@ class _RecordedNext(tff.Computation):
     """Awaits the output of an asynchronous context, and commits the round."""
     with self._account.running(reservation) as sessions:
       output = await withheld.awaited(output)
-      settlement = self._account.assess(reservation, output.metrics, sessions)
+      evidence = self._account.terms.evidence(output)
+      settlement = self._account.assess(reservation, evidence, sessions)
     self._account.commit(reservation.attempt, settlement)
     return output
 
@@ -291,20 +298,26 @@ class _RecordedNext(tff.Computation):
 
     async def settle() -> None:
       with self._account.running(reservation):
-        metrics = await withheld.awaited(
-          tff.program.materialize_value(output.metrics)
+        evidence = await withheld.awaited(
+          tff.program.materialize_value(self._account.terms.evidence(output))
         )
-        settlement = self._account.assess(reservation, metrics, sessions)
+        settlement = self._account.assess(reservation, evidence, sessions)
       self._account.commit(reservation.attempt, settlement)
 
     commit = asyncio.get_running_loop().create_task(settle())
     return references.hold(output, commit)
 
-  def _data(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Returns what the clients are given."""
+  def _arguments(
+    self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+  ) -> tuple[Any, Any]:
+    """Returns the state, and what the clients are given."""
     parameter = self.type_signature.parameter
     names = [name for name, _ in tff.structure.iter_elements(parameter)]
-    return args[1] if len(args) > 1 else kwargs.get(names[1])
+    state, data = (
+      args[index] if len(args) > index else kwargs.get(names[index])
+      for index in (0, 1)
+    )
+    return state, data
 
 
 def _opened(
@@ -315,16 +328,23 @@ def _opened(
   return ledger_lib.Ledger.open(ledger)
 
 
+def _kind_of_terms(aggregator: object) -> type[terms.Terms]:
+  return TffTerms if isinstance(aggregator, TffAggregation) else terms.Terms
+
+
 def _released(
   process: tff.learning.templates.LearningProcess,
+  aggregator: aggregators.DdpSecureAggregationFactory | TffAggregation,
   metrics: DpSumThenFinalize | None,
-  waivers: Sequence[accounting.Waiver],
-) -> tuple[releases_lib.Releases, tuple[accounting.Waiver, ...]]:
-  """Returns what leaves the clients, and what of it is waived.
+) -> releases_lib.Releases:
+  """Returns what leaves the clients.
 
   Raises:
-    ValueError: If `metrics` is no part of it, or what is waived is not.
+    ValueError: If `metrics` is no part of it, or the process is not that of a
+      factory of TFF.
   """
+  if isinstance(aggregator, TffAggregation):
+    return aggregator.releases(process)
   found = releases_lib.of_process(process, metrics=metrics is not None)
   if metrics is not None and found.metrics_dimension != metrics.dimension:
     raise ValueError(
@@ -332,7 +352,7 @@ def _released(
       f' {metrics.dimension} coordinates. Found {found.metrics_dimension}. Give'
       ' the process and the recorder the same metrics aggregator.'
     )
-  return waivers_lib.waive(found, waivers)
+  return found
 
 
 def _settings(
@@ -345,6 +365,7 @@ def _settings(
   optional = {
     'metrics': None if metrics is None else metrics.settings,
     'waived': [dataclasses.asdict(waiver) for waiver in agreed.waivers],
+    'seen_by_server': list(agreed.releases.seen_by_server),
     'population_name': run.population_name,
     'budget': None if agreement is None else agreement.settings,
   }
@@ -361,9 +382,12 @@ def _settings(
   }
 
 
-def _check_delta(
+def _checked_delta(
   delta: float, population: int | None, budget: accounting.Budget | None
-) -> None:
+) -> float:
+  delta = _validate.check_float(
+    delta, 'delta', minimum=0.0, maximum=1.0, exclusive=True
+  )
   if not isinstance(budget, (accounting.Budget, type(None))):
     raise TypeError(f'`budget` must be a Budget. Found {budget!r}.')
   if budget is not None and budget.delta != delta:
@@ -374,6 +398,7 @@ def _check_delta(
   warning = population and accounting.warn_of_delta(delta, population)
   if warning:
     _logger.warning('%s', warning)
+  return delta
 
 
 def _check_kinds(
@@ -385,7 +410,11 @@ def _check_kinds(
 ) -> None:
   for value, name, kinds in (
     (process, 'process', (tff.learning.templates.LearningProcess,)),
-    (aggregator, 'aggregator', (aggregators.DdpSecureAggregationFactory,)),
+    (
+      aggregator,
+      'aggregator',
+      (aggregators.DdpSecureAggregationFactory, TffAggregation),
+    ),
     (metrics, 'metrics', (DpSumThenFinalize, type(None))),
     (participation, 'participation', (Participation, type(None))),
     (

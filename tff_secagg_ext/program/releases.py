@@ -42,15 +42,20 @@ class Releases:
     unaccounted: Everything else, by name.
     metrics_dimension: Coordinates of the noised vector of metrics; `None` if
       there is no such vector.
+    seen_by_server: What is not noised, and leaves the clients for nothing: no
+      result depends on it.
+    counts: What tells how many clients there were, and nothing of their data.
   """
 
   dimension: int | None
   unaccounted: tuple[str, ...]
   metrics_dimension: int | None = None
+  seen_by_server: tuple[str, ...] = ()
+  counts: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class _Sum:
+class Sum:
   """A tensor that is aggregated over the clients.
 
   Attributes:
@@ -58,12 +63,15 @@ class _Sum:
     kind: Which of the four kinds of the MapReduce form.
     type: Of the aggregate.
     results: What comes of it: paths from the output.
+    of_data: Whether what a client sends depends on its data. Else everybody
+      sends the same, and the sum tells their number.
   """
 
   number: int
   kind: int
   type: tff.TensorType
   results: Sequence[tuple[str, ...]]
+  of_data: bool = True
 
   @property
   def length(self) -> int | None:
@@ -100,10 +108,9 @@ def of_process(
     results = dict(_results(process.next))
     sums = _sums(process.next, list(results))
   except Exception as error:  # pylint: disable=broad-except
-    reason = f'process.next cannot be checked ({type(error).__name__})'
-    return Releases(None, (reason,))
-  model: _Sum | None = None
-  of_metrics: _Sum | None = None
+    return unknown(error)
+  model: Sum | None = None
+  of_metrics: Sum | None = None
   for path in _measurement_dicts(results):
     reported = _reported(sums, path)
     if path[-1] != NOISED_SUM:
@@ -123,6 +130,20 @@ def of_process(
     tuple(dict.fromkeys(unaccounted)),
     None if of_metrics is None else of_metrics.length,
   )
+
+
+def sums_of(process: tff.learning.templates.LearningProcess) -> list[Sum]:
+  """Returns all that is summed over the clients in a round.
+
+  Raises whatever compiling the process raises.
+  """
+  return _sums(process.next, [path for path, _ in _results(process.next)])
+
+
+def unknown(error: Exception) -> Releases:
+  """Returns what is said of a process that compiling raised `error` for."""
+  reason = f'process.next cannot be checked ({type(error).__name__})'
+  return Releases(None, (reason,))
 
 
 def find_measurements(metrics: Any) -> dict[str, Any]:
@@ -153,7 +174,7 @@ def _results(
 
 def _sums(
   computation: tff.Computation, results: Sequence[tuple[str, ...]]
-) -> list[_Sum]:
+) -> list[Sum]:
   """Returns all that is aggregated over the clients."""
   form = tff.backends.mapreduce.get_map_reduce_form_for_computation(computation)
   used = dataflow.dependents(form.update)
@@ -164,8 +185,15 @@ def _sums(
     for _, leaf in dataflow.leaves(aggregate)
   ]
   used = used[len(list(dataflow.leaves(state))) :]
+  of_data = dataflow.dependents_of_first(form.work)
   return [
-    _Sum(number, kind, leaf, tuple(results[i] for i in sorted(positions)))
+    Sum(
+      number,
+      kind,
+      leaf,
+      tuple(results[i] for i in sorted(positions)),
+      number in of_data,
+    )
     for number, ((kind, leaf), positions) in enumerate(
       zip(kinds, used, strict=True)
     )
@@ -184,7 +212,7 @@ def _measurement_dicts(
       yield parent
 
 
-def _reported(sums: Iterable[_Sum], path: tuple[str, ...]) -> _Sum | None:
+def _reported(sums: Iterable[Sum], path: tuple[str, ...]) -> Sum | None:
   """Returns the one vector that the measurements at `path` are about."""
   found = [each for each in sums if (*path, 'aborted') in each.results]
   vectors = [each for each in found if each.length is not None]

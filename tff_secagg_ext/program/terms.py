@@ -110,6 +110,11 @@ class Terms:
         ' allocated_cohort_bounds.'
       )
 
+  @staticmethod
+  def failures(sampling: accounting.Sampling, delta: float) -> float:
+    """Returns the part of delta that pays for cohorts out of their bounds."""
+    return failures(sampling, delta)
+
   @functools.cached_property
   def noised_sums(self) -> tuple[NoisedSum, ...]:
     """The noised vectors of a round."""
@@ -122,18 +127,37 @@ class Terms:
       sums.append(NoisedSum(self.metrics, found.metrics_dimension, prefix))
     return tuple(sums)
 
+  def evidence(self, output: Any) -> Any:
+    """Returns that part of a round's output that tells what it cost."""
+    return output.metrics
+
+  def measured(self, evidence: Any) -> dict[str, Any]:
+    """Returns the measurements that are recorded, public or noised, by name."""
+    return releases_lib.find_measurements(evidence)
+
   def affords(self, rounds: int) -> bool:
     """Whether delta pays for cohorts out of bounds in so many rounds."""
     return rounds * self._failures <= self.allowed_failures
 
   def planned(
-    self, clients: int | None, claim: accounting.Sampling
+    self, clients: int | None, claim: accounting.Sampling, state: Any = None
   ) -> accounting.Round:
     """Returns what a round is expected to cost, before it runs.
+
+    Args:
+      clients: How many clients it will run with; `None` if that is not known.
+      claim: What is claimed of how they were chosen.
+      state: Of the process before the round; `None` for the initial one. The
+        cost of our aggregators does not depend on it.
 
     Raises:
       ValueError: If it has more clients than there are.
     """
+    del state
+    contributors = self._expected_contributors(clients)
+    return self._charge(clients, contributors, claim, aborted=False)
+
+  def _expected_contributors(self, clients: int | None) -> int | None:
     most = self.population
     if clients is not None and most is not None and clients > most:
       raise ValueError(
@@ -144,7 +168,7 @@ class Terms:
     contributors = clients
     if clients is not None and self.options is not None:
       contributors = self.options.least_contributors(clients)
-    return self._charge(clients, contributors, claim, aborted=False)
+    return contributors
 
   @property
   def usual(self) -> accounting.Round:
@@ -156,12 +180,16 @@ class Terms:
     return self.planned(clients, sampling)
 
   def aborted(
-    self, clients: int | None, claim: accounting.Sampling, error: RoundAborted
+    self, charge: accounting.Round, error: RoundAborted
   ) -> accounting.Round:
-    """Returns what a round cost whose session ended without a sum."""
-    if error.nothing_left:
-      return accounting.Round((), claim)
-    return self.planned(clients, accounting.unclaimed(claim))
+    """Returns what a round cost whose session ended without a sum.
+
+    Args:
+      charge: What it was reserved at.
+      error: How it ended.
+    """
+    claim = accounting.unclaimed(charge.sampling)
+    return accounting.Round(() if error.nothing_left else charge.events, claim)
 
   def happened(
     self,
@@ -212,7 +240,8 @@ class Terms:
     if self.options is not None:
       plain = self.options.protocol == 'plain'
       expected = ['plain' if plain else self.options.security.threat]
-    if not self.noised_sums and not sessions:
+    released = (self.releases.dimension, self.releases.metrics_dimension)
+    if released == (None, None) and not sessions:
       return None
     found = [session.threat for session in sessions]
     if found != expected:
@@ -288,14 +317,30 @@ class Terms:
         noised.event(clients, contributors, self.options)
         for noised in self.noised_sums
       )
-    if self.releases.unaccounted and clients != 0:
-      reasons = self.releases.unaccounted
-      events.append(accounting.UnaccountedEvent(reasons))
-    if clients != 0:
-      events.extend(self.waivers)
-    if aborted or nothing or not self._supports(claim, clients):
+    if aborted or nothing:
       claim = accounting.unclaimed(claim)
-    return accounting.Round(tuple(events), claim)
+    return self._round(events, clients, claim)
+
+  def _round(
+    self,
+    events: Sequence[accounting.Event],
+    clients: int | None,
+    claim: accounting.Sampling,
+  ) -> accounting.Round:
+    """Returns a round of noised releases, and of all that is not noised."""
+    besides: list[accounting.Event] = []
+    if self.releases.unaccounted:
+      reasons = self.releases.unaccounted
+      besides.append(accounting.UnaccountedEvent(reasons))
+    if self.releases.seen_by_server:
+      reasons = self.releases.seen_by_server
+      besides.append(accounting.SeenByServerEvent(reasons))
+    besides.extend(self.waivers)
+    if not self._supports(claim, clients):
+      claim = accounting.unclaimed(claim)
+    return accounting.Round(
+      (*events, *besides) if clients != 0 else tuple(events), claim
+    )
 
   def _supports(self, claim: accounting.Sampling, clients: int | None) -> bool:
     """Whether a cohort of so many clients is one that `claim` speaks of."""

@@ -33,11 +33,11 @@ def waive(
       )
   names = [waiver.name for waiver in waivers]
   for name in names:
-    if name not in releases.unaccounted:
+    if name not in (*releases.unaccounted, *releases.seen_by_server):
       raise ValueError(
         '`allow_unaccounted` must name what is released without noise:'
-        f' {list(releases.unaccounted)}. Found {name!r}. Remove the waivers'
-        ' that are not needed.'
+        f' {[*releases.unaccounted, *releases.seen_by_server]}. Found {name!r}.'
+        ' Remove the waivers that are not needed.'
       )
     if names.count(name) > 1:
       raise ValueError(
@@ -50,5 +50,11 @@ def waive(
       '`allow_unaccounted` must be empty where nothing is noised. Found'
       f' {names}. Without them epsilon would be 0, and of nothing.'
     )
-  left = tuple(name for name in releases.unaccounted if name not in names)
-  return dataclasses.replace(releases, unaccounted=left), waivers
+  left, seen = (
+    tuple(name for name in found if name not in names)
+    for found in (releases.unaccounted, releases.seen_by_server)
+  )
+  left_over = dataclasses.replace(
+    releases, unaccounted=left, seen_by_server=seen
+  )
+  return left_over, waivers

@@ -18,7 +18,8 @@ PACKAGE = 'tff_secagg_ext'
 
 # What each part may import of the package, besides itself. The private
 # modules stand below all others.
-BELOW = {'_compat', '_validate'}
+SHARED = {'_dropout_noise', '_tables', '_validate'}
+BELOW = {'_compat', *SHARED}
 EVERYTHING = {
   *BELOW,
   'accounting',
@@ -34,19 +35,21 @@ EVERYTHING = {
 MAY_IMPORT = {
   '__init__': EVERYTHING,
   '_compat': set(),
+  '_dropout_noise': {'_validate'},
+  '_tables': set(),
   '_validate': set(),
   'accounting': {'_validate'},
   'aggregators': {*BELOW, 'accounting', 'mechanism'},
   'cli': EVERYTHING,
   'execution': {*BELOW, 'secagg'},
   'ledger': {'_validate', 'accounting'},
-  'mechanism': {'_validate'},
+  'mechanism': SHARED,
   'metrics': {*BELOW, 'aggregators', 'mechanism'},
   'program': EVERYTHING - {'tasks'},
-  'secagg': {'_validate'},
+  'secagg': SHARED,
   'tasks': BELOW,
 }
-WITHOUT_TENSORFLOW = ('accounting', 'ledger', 'secagg', '_validate')
+WITHOUT_TENSORFLOW = ('accounting', 'ledger', 'secagg', *sorted(SHARED))
 
 MODULE_LINES = 400
 MEDIAN_MODULE_LINES = 200

@@ -149,6 +149,18 @@ def test_below_the_least_number_of_contributors_all_sums_are_zero() -> None:
   assert found['examples'] == 0
 
 
+def test_noise_that_is_exact_is_there_in_full_after_dropouts() -> None:
+  plain, exact = noised(1.0), noised(1.0, min_contributors=6, exact_noise=True)
+
+  def variance(aggregate: Any, contributors: int) -> float:
+    total = tf.constant([0] * aggregate.dimension + [contributors])
+    return float(aggregate._decode(total, TYPE).variance)
+
+  assert variance(exact, 6) == variance(exact, CLIENTS)
+  assert variance(exact, CLIENTS) == pytest.approx(variance(plain, CLIENTS))
+  assert variance(plain, 6) < variance(plain, CLIENTS)
+
+
 def test_noise_is_what_the_event_says() -> None:
   """A false alarm has a probability of 1e-4; 0.8 sigma passes with 0.05."""
   aggregate = noised(4.0)

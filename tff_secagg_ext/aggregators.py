@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from tff_secagg_ext import _compat
 from tff_secagg_ext._compat import tff
-from tff_secagg_ext.accounting import events
+from tff_secagg_ext._dropout_noise import DropoutNoise
+from tff_secagg_ext.accounting import domination, events
 from tff_secagg_ext.mechanism import calibration, encoding, rotation, stage
 from tff_secagg_ext.mechanism import round as round_lib
 from tff_secagg_ext.mechanism import spec as spec_lib
@@ -31,6 +32,8 @@ _compat.enable_secure_sums_in_simulation()
 # When rounding multiplies the sensitivity, and the noise with it, by more than
 # this, `create` says so in the log.
 _NOTABLE_INFLATION = 1.5
+# In nats a round: of layers of noise, more is refused.
+_LARGEST_SLACK = 1e-9
 
 
 def ddp_secure_aggregator(
@@ -48,6 +51,7 @@ def ddp_secure_aggregator(
   max_colluders: int = 0,
   beta: float = math.exp(-0.5),
   modclip_prob: float = 1e-4,
+  exact_noise: bool = False,
 ) -> DdpSecureAggregationFactory:
   """Creates an aggregator for the mean, with distributed differential privacy.
 
@@ -99,6 +103,13 @@ def ddp_secure_aggregator(
       0 takes every rounding, at the price of a larger norm bound.
     modclip_prob: Probability that a coordinate of the sum leaves the range, in
       (0, 1).
+    exact_noise: Whether the sum has the noise of `noise_multiplier`, and no
+      more, whoever of the expected clients drops out, as long as
+      `min_contributors` are left: where shares alone are sized for the worst
+      case. Clients add layers of noise, and those that are too many are taken
+      off the sum [JWC24, arXiv 2209.12528]. The secure context does that, which
+      must be made with `SecureOptions(dropout_noise=...)`; see
+      `DdpSecureAggregationFactory.dropout_noise`. For cohorts 'fixed'.
 
   Returns:
     A `tff.aggregators.UnweightedAggregationFactory`.
@@ -122,6 +133,7 @@ def ddp_secure_aggregator(
       max_colluders=max_colluders,
       beta=beta,
       modclip_prob=modclip_prob,
+      exact_noise=exact_noise,
     )
   )
 
@@ -144,7 +156,8 @@ class DdpSecureAggregationFactory(tff.aggregators.UnweightedAggregationFactory):
     contributors: int32, how many clients were summed; only for 'fixed' cohorts.
     wrap_probability: float32, probability that a coordinate left the range.
     effective_noise_multiplier: float32, standard deviation of the noise that
-      was in the sum over the sensitivity; of all noise, the server's included.
+      was in the sum over the sensitivity; of all noise, the server's included,
+      but for layers of `exact_noise`, of which the process cannot know.
     aborted: bool, whether the cohort was outside of its bounds.
   """
 
@@ -154,7 +167,11 @@ class DdpSecureAggregationFactory(tff.aggregators.UnweightedAggregationFactory):
   @property
   def settings(self) -> dict[str, Any]:
     """All choices as resolved, as JSON values."""
-    return dataclasses.asdict(self._spec)
+    settings = dataclasses.asdict(self._spec)
+    # Absent without: settings on record are compared with these.
+    if not self._spec.exact_noise:
+      del settings['exact_noise']
+    return settings
 
   @property
   def spec(self) -> spec_lib.MechanismSpec:
@@ -174,6 +191,37 @@ class DdpSecureAggregationFactory(tff.aggregators.UnweightedAggregationFactory):
     """
     return calibration.calibrate(self._spec, dimension)
 
+  def dropout_noise(self, dimension: int) -> DropoutNoise:
+    """What a secure context is told of a process with `exact_noise`.
+
+    Args:
+      dimension: Coordinates of the summed vector.
+
+    Raises:
+      ValueError: If the aggregator was not made with `exact_noise`; if a layer
+        cannot be drawn; or if layers of discrete Gaussians are so narrow that
+        their sum is not one within 1e-9 nats.
+    """
+    spec, constants = self._spec, self.constants(dimension)
+    if not spec.exact_noise:
+      raise ValueError(
+        '`exact_noise` must be True for noise that is exact after dropouts.'
+        ' Found False. Make the aggregator with it, and with'
+        ' `min_contributors`.'
+      )
+    noise = DropoutNoise(
+      mechanism=spec.mechanism,
+      share_stddev=constants.share_stddev,
+      dimension=dimension,
+      modulus=constants.modulus,
+      clients=spec.expected_clients_per_round,
+      dropouts=spec.dropouts,
+      colluders=spec.max_colluders,
+    )
+    if spec.mechanism == 'distributed_dgauss':
+      _check_layers(noise)
+    return noise
+
   def event(
     self, dimension: int, contributors: int | None = None
   ) -> events.NoisedSumEvent:
@@ -183,7 +231,9 @@ class DdpSecureAggregationFactory(tff.aggregators.UnweightedAggregationFactory):
       dimension: Coordinates of the summed vector.
       contributors: Under 'fixed' cohorts, how many clients were summed; None
         for the expected number. Under 'poisson' cohorts it is hidden: the event
-        has the fewest noise shares of clients that a round can have.
+        has the fewest noise shares of clients that a round can have. With
+        `exact_noise`, the event has the layers that a secure context leaves in
+        such a sum.
     """
     constants = self.constants(dimension)
     spec = self._spec
@@ -202,7 +252,15 @@ class DdpSecureAggregationFactory(tff.aggregators.UnweightedAggregationFactory):
       server_shares=server_shares,
       colluders=spec.max_colluders,
       dimension=dimension,
+      layer_stddevs=self._layers(dimension, client_shares),
     )
+
+  def _layers(self, dimension: int, contributors: int) -> tuple[float, ...]:
+    if not self._spec.exact_noise:
+      return ()
+    noise = self.dropout_noise(dimension)
+    missing = max(0, noise.clients - contributors)
+    return noise.layer_stddevs(min(missing, noise.dropouts))
 
   def create(self, value_type: tff.Type) -> tff.templates.AggregationProcess:
     """Creates the process; see the class.
@@ -213,13 +271,16 @@ class DdpSecureAggregationFactory(tff.aggregators.UnweightedAggregationFactory):
 
     Raises:
       TypeError: If `value_type` is something else.
-      ValueError: If the bits are too few for its dimension.
+      ValueError: If the bits are too few for its dimension; with `exact_noise`,
+        as `dropout_noise`.
     """
     leaves = tensor_types(value_type)
     shapes = [leaf.shape for leaf in leaves]
     constants = self.constants(
       self.padded_dimension(stage.num_elements(shapes))
     )
+    if self._spec.exact_noise:
+      self.dropout_noise(constants.dimension)
     _log_inflation(constants)
     return _process(round_lib.Round(self._spec, shapes, constants), value_type)
 
@@ -249,6 +310,25 @@ def tensor_types(value_type: tff.Type) -> list[tff.TensorType]:
       ' the aggregated value, or cast it on the clients.'
     )
   return leaves
+
+
+def _check_layers(noise: DropoutNoise) -> None:
+  """Refuses discrete Gaussians too narrow to be summed; docs/accounting.md."""
+  stddevs = noise.layer_stddevs(noise.dropouts)
+  log_range = domination.layered_sum_range(
+    noise.share_stddev**2,
+    noise.clients - noise.dropouts - noise.colluders,
+    [stddev**2 for stddev in stddevs],
+    noise.clients,
+  )
+  if not noise.dimension * log_range <= _LARGEST_SLACK:
+    raise ValueError(
+      'Layers of noise must be so wide that their sum is a discrete Gaussian'
+      f' within {_LARGEST_SLACK:g} nats a round. Found'
+      f' {noise.dimension * log_range:.2g}, for layers of standard deviations'
+      f' from {stddevs[0]:.3g} and {noise.dimension} coordinates. Sum with more'
+      " bits, or use mechanism='distributed_skellam'."
+    )
 
 
 def _log_inflation(constants: calibration.IntegerMechanism) -> None:

@@ -88,6 +88,20 @@ def test_params_shows_the_published_figures_beside_ours():
     assert row['here'] == row['here_unverified']
 
 
+@pytest.mark.parametrize('threat', ['curious', 'malicious'])
+def test_params_tells_what_layers_cost(threat):
+  asked = ['--clients=100', '--dim=1000', f'--threat={threat}', '--no-verify']
+  plain, layered = plan(*asked), plan(*asked, '--layers=30')
+  assert (plain['layers'], layered['layers']) == (0, 30)
+  if threat == 'malicious':
+    assert (layered['neighbors'], layered['threshold']) == (99, 53)
+  k = layered['neighbors']
+  assert layered['upload_bytes'] >= plain['upload_bytes'] + k * 31 * 32
+  assert layered['server_seconds'] > plain['server_seconds']
+  printed = ' '.join(params(*asked, '--layers=30').stdout.split())
+  assert 'not verified. Layers of noise: 30.' in printed
+
+
 def test_tables_show_what_json_gives():
   found, printed = plan(*ASKED), params(*ASKED).stdout
   for shown in (

@@ -17,8 +17,9 @@ from scipy import special, stats
 import tensorflow as tf
 
 from tests.oracles import laws
+from tff_secagg_ext import _tables as tables
 from tff_secagg_ext._compat import tff
-from tff_secagg_ext.mechanism import noise, random, tables
+from tff_secagg_ext.mechanism import noise, random
 
 _FALSE_ALARM = 1e-6
 _BOTH = (noise.discrete_gaussian, noise.skellam)

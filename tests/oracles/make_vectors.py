@@ -14,6 +14,7 @@ import pathlib
 import struct
 from typing import Any
 
+from tests.oracles import layers as layers_lib
 from tests.oracles import secagg, secagg_session
 from tests.oracles.secagg_messages import (
   NAMES,
@@ -489,6 +490,60 @@ def sessions() -> Iterator[tuple[str, Json]]:
   yield 'alone', session('alone', {}, 1, threat=2, min_survivors=1)
 
 
+def layers() -> Json:
+  """Setups with noise, layers of seeds, and the shares that reveal them."""
+  stream = Stream('layers')
+  cases = []
+  for law, stddev, clients, dropouts, colluders in (
+    (0, 30.0, 7, 3, 0),
+    (1, 30.0, 7, 3, 0),
+    (0, 211.5, 40, 2, 7),
+    (1, 5.25, 5, 1, 1),
+  ):
+    noise = layers_lib.Noise(
+      1, 2, 20, law, stddev, clients, dropouts, colluders
+    )
+    setup = make_setup(
+      stream,
+      0,
+      min_survivors=clients - dropouts,
+      vectors=(secagg.Vector('y', 3, 7), secagg.Vector('x', 24, 2**20)),
+    )
+    body = setup.body + secagg.u32(1) + noise.body
+    digest = secagg.sha256(secagg.LABEL + b'setup' + body)
+    first = secagg_session.draw_shareable(stream)
+    seeds = [layers_lib.seed_of(first, j + 1) for j in range(dropouts)]
+    cases.append(
+      {
+        'noise': noise,
+        'setup_body': body,
+        'setup_digest': digest,
+        'seeds': seeds,
+        'layers': [
+          layers_lib.layer_of(seed, digest, 'x', noise, j)
+          for j, seed in enumerate(seeds, 1)
+        ],
+        'unmask_shares': _unmask_shares(stream, noise),
+      }
+    )
+  return {'cases': cases}
+
+
+def _unmask_shares(stream: Stream, noise: layers_lib.Noise) -> Json:
+  shares = [
+    (alive, [stream(32) for _ in range(2 + noise.dropouts)])
+    for alive in (True, False, True, True)
+  ]
+  return {
+    'alive': [alive for alive, _ in shares],
+    'plain': [b''.join(parts) for _, parts in shares],
+    'bodies': {
+      survivors: layers_lib.unmask_shares(shares, noise, survivors)
+      for survivors in range(noise.clients - noise.dropouts, noise.clients + 2)
+    },
+  }
+
+
 def plain(value: Any) -> Json:
   """The value in JSON's kinds: bytes in hex, ids as the keys of objects."""
   if isinstance(value, bytes):
@@ -529,6 +584,7 @@ def build() -> dict[str, str]:
     'shares': shares(),
     'graphs': graphs(),
     'verifiable_sums': verifiable_sums(),
+    'layers': layers(),
     'messages': messages(),
   }
   for name, examples in all_examples().items():

@@ -383,6 +383,11 @@ def test_the_servers_noise_is_amplified_by_poisson_sampling(
   )
 
 
+def test_allocated_cohorts_are_refused(path: pathlib.Path) -> None:
+  with pytest.raises(ValueError, match='must not be RandomAllocation'):
+    record('adaptive', path, sampling=accounting.RandomAllocation(1, 10))
+
+
 @pytest.mark.parametrize('name', ['ddp', 'dgauss', 'dp'])
 def test_released_counts_refuse_poisson_sampling(
   name: str, path: pathlib.Path

@@ -21,6 +21,7 @@ from tff_secagg_ext.secagg import (
   codec,
   errors,
   keys,
+  layers,
   messages,
   ring,
   shamir,
@@ -269,7 +270,7 @@ class Attacker:
     self.peers[to] = tuple(peer.id for peer in found.peers)
     self.threshold[to] = found.threshold
     items = codec.split(
-      memoryview(body), len(found.peers), keys.SEALED_SHARES_BYTES
+      memoryview(body), len(found.peers), layers.sealed_bytes(self.setup)
     )
     for peer, sealed in zip(found.peers, items, strict=True):
       self.sealed[to, peer.id] = sealed
@@ -285,7 +286,10 @@ class Attacker:
     except errors.BadShare:
       return False
     self.note('b', owner, holder, plain[:32])
-    self.note('s', owner, holder, plain[32:])
+    self.note('s', owner, holder, plain[32:64])
+    for layer in range(1, self.setup.layers + 1):
+      seed = plain[32 + 32 * layer : 64 + 32 * layer]
+      self.note(f'layer {layer}', owner, holder, seed)
     return True
 
   def note(self, kind: str, owner: int, holder: int, share: bytes) -> None:
@@ -297,7 +301,7 @@ class Attacker:
     """Returns shares of a puppet's secrets, which nobody will need."""
     agreed = self.puppets[puppet].c.agree(self.advertised[to].c_public)
     key = keys.derive(agreed, self.binding, b'seal', (puppet, to))
-    return keys.seal(key, bytes(64))
+    return keys.seal(key, bytes(layers.sealed_bytes(self.setup) - 16))
 
   def deliver(
     self,
@@ -361,11 +365,17 @@ class Attacker:
       if body is None:
         continue
       owners = self.delivered[i]
-      for owner, share in zip(
-        owners, codec.split(memoryview(body), len(owners), 32), strict=True
+      kinds = [('b' if owner in alive else 's', owner) for owner in owners]
+      first = layers.first_removed(self.setup, len(alive))
+      if first is not None:
+        kinds += [
+          (f'layer {first}', owner) for owner in owners if owner in alive
+        ]
+      for (kind, owner), share in zip(
+        kinds, codec.split(memoryview(body), len(kinds), 32), strict=True
       ):
         if owner in self.peers and owner not in self.puppets:
-          self.note('b' if owner in alive else 's', owner, i, share)
+          self.note(kind, owner, i, share)
 
   def secret(self, kind: str, owner: int) -> bytes | None:
     """Returns a secret of which there are enough shares."""
@@ -448,6 +458,19 @@ class Attacker:
     found = self.open(some, cancelled=some)
     expected = sum(self.vectors[i] for i in some) % self.ring.modulus
     return found is not None and np.array_equal(found[: SPEC.length], expected)
+
+  def knows_sum_without_noise(self, some: Collection[int]) -> bool:
+    """Whether it has the sum of these clients, and takes off all layers."""
+    total = self.open(some, cancelled=some)
+    seeds = [self.secret('layer 1', i) for i in some]
+    if total is None or None in seeds:
+      return False
+    spec = self.setup.vectors[0]
+    words = total.astype(self.ring.accumulator)
+    for seed in seeds:
+      layers.apply(words, spec, (self.setup, self.binding), (1, seed), -1)
+    expected = sum(self.vectors[i] for i in some) % self.ring.modulus
+    return np.array_equal(self.ring.reduce(words), expected)
 
   def is_accepted(self, total: ring.Words, to: int) -> bool:
     """Whether a client accepts coordinates and tags as the sum."""

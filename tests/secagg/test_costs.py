@@ -9,8 +9,14 @@ import math
 import numpy as np
 import pytest
 
-from tff_secagg_ext.secagg import costs, parameters, ring, simulation
-from tff_secagg_ext.secagg.setup import Security, Setup, VectorSpec
+from tff_secagg_ext._dropout_noise import DropoutNoise
+from tff_secagg_ext.secagg import costs, errors, parameters, ring, simulation
+from tff_secagg_ext.secagg.setup import (
+  PlacedNoise,
+  Security,
+  Setup,
+  VectorSpec,
+)
 from tff_secagg_ext.secagg.unit_costs import TYPICAL, measure_unit_costs
 
 # A prediction is of the right size, on a machine that has other work, too.
@@ -36,7 +42,9 @@ def setup(security: Security, verify: bool, specs=ONE) -> Setup:
 def run(clients: int, session: Setup, gone=()):
   """Returns the report of a session; those that are gone drop out at `mask`."""
   simulated = simulation.Simulation(
-    session.security, verify=session.verify, min_survivors=1
+    session.security,
+    verify=session.verify,
+    min_survivors=session.min_survivors,
   )
   vectors = {s.name: np.ones(s.length, np.int64) for s in session.vectors}
   return simulated.run(
@@ -72,6 +80,58 @@ def test_bytes_are_those_of_a_session(clients, security, verify, specs):
     report.neighbors,
     report.threshold,
   )
+
+
+NOISE = DropoutNoise('distributed_dgauss', 60.0, 990, 1 << 20, 20, 6)
+NOISED = (VectorSpec('update', 1_000, 1 << 20, (PlacedNoise(4, NOISE),)),)
+
+
+@pytest.mark.parametrize(
+  'security',
+  [
+    Security('curious', neighbors=8, threshold=3),
+    Security('malicious', neighbors=19, threshold=10),
+  ],
+)
+def test_bytes_with_layers_are_those_of_a_session(security):
+  session = Setup(bytes(32), 7, security, False, 14, NOISED)
+  report = run(20, session)
+  cost = costs.predict(20, session)
+  assert cost.client.upload == report.upload_bytes
+  assert cost.client.download == report.download_bytes
+  without = costs.traffic(20, setup(security, False))
+  k = cost.parameters.neighbors
+  # Six seeds shared with each neighbor, of which one is revealed.
+  assert cost.client.upload - without.upload == k * 7 * 32
+  assert cost.client.download - without.download == k * 6 * 32 + 4 + 33
+
+
+def test_a_session_that_is_refused_has_no_cost():
+  security = Security('malicious', neighbors=8, threshold=5)
+  session = Setup(bytes(32), 7, security, False, 14, NOISED)
+  with pytest.raises(errors.BadNeighbors, match='needs the complete graph'):
+    costs.predict(20, session)
+
+
+def test_seconds_grow_with_the_layers_that_are_taken_off():
+  security = Security('curious', neighbors=8, threshold=3)
+  session = Setup(bytes(32), 7, security, False, 14, NOISED)
+  plain = setup(security, False)
+  client = [costs.predict(20, s).client_seconds for s in (plain, session)]
+  layers = 6 * (990 * TYPICAL.noise + TYPICAL.derivation)
+  shares = 6 * 8 * 3 * TYPICAL.share
+  traffic = [costs.traffic(20, s).total for s in (plain, session)]
+  hashed = (traffic[1] - traffic[0]) * TYPICAL.hashed
+  assert client[1] - client[0] == pytest.approx(layers + shares + hashed)
+  # With 6 dropouts none is taken off, with 1 five are.
+  none, five = (
+    costs.predict(20, session, dropouts=lost).server_seconds
+    - costs.predict(20, plain, dropouts=lost).server_seconds
+    for lost in (6, 1)
+  )
+  assert none == pytest.approx(20 * hashed)
+  expected = 19 * (layers * 5 / 6 + 3 * TYPICAL.rebuilt)
+  assert five - none == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('threat', ['curious', 'malicious'])

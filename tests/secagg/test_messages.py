@@ -309,7 +309,7 @@ def test_the_bytes_of_a_setup():
     (50, 'd', -1.0, '`dropout` must be in'),
     (58, 'I', 3, 'must be given together'),
     (66, 'I', 0, '`min_survivors` must be at least 1'),
-    (70, 'I', 0, 'A message ends 14 bytes too late'),
+    (70, 'I', 0, 'A message ends 23 bytes too early'),
     (70, 'I', 2, 'A message ends 1 bytes too early'),
     (70, 'I', 2**32 - 1, 'A message ends 1 bytes too early'),
     (74, 'B', 2, 'A message ends 1 bytes too early'),

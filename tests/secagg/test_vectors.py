@@ -310,7 +310,7 @@ def read(kind: Kind, body: memoryview, setup: Setup, shape: Fields) -> Any:
       return messages.UnmaskRequest.decode(body, shape['roster'], neighbors)
     case Kind.UNMASK_SHARES:
       owners = tuple(range(1, shape['shared'] + 1))
-      cohort = types.SimpleNamespace(neighbors={0: owners})
+      cohort = types.SimpleNamespace(neighbors={0: owners}, setup=setup)
       known = unmasking.Masked(cohort, owners, owners, None)
       return known.read_shares(0, body)
   raise AssertionError(kind)

@@ -99,11 +99,19 @@ class _Noise:
     shares: The number of shares of noise.
     equal: Whether they are known to be equal; else some may be merged.
     sensitivity: The L2 distance of neighbouring sums, in integer units.
+    layered: How many of the shares come with layers.
+    layers: The variances of these.
   """
 
   shares: int
   equal: bool
   sensitivity: float
+  layered: int = 0
+  layers: tuple[float, ...] = ()
+
+  def variance(self, share: float) -> float:
+    """Returns the variance of all of it, for that of a share."""
+    return self.shares * share + self.layered * math.fsum(self.layers)
 
 
 def _distributed_dgauss(
@@ -111,15 +119,16 @@ def _distributed_dgauss(
 ) -> Cost:
   """Gaussian domination, and Renyi divergences (docs/accounting.md)."""
   variance = event.share_stddev**2
-  bound = domination.dominate_equal(variance, noise.shares)
+  shape = (variance, noise.shares, noise.layers, noise.layered)
+  bound = domination.dominate_layered(*shape)
   slack = event.dimension * bound.log_range
   largest = _LARGEST_RATIO * math.sqrt(bound.variance)
   dominated = math.isfinite(slack) and noise.sensitivity <= largest
   divergences = renyi.discrete_gaussian_renyi(
     noise.sensitivity,
-    variance * noise.shares,
+    noise.variance(variance),
     event.dimension,
-    domination.equal_sum_range(variance, noise.shares),
+    domination.layered_sum_range(*shape),
   )
   if noise.equal and slack > _NO_SLACK:
     divergences = np.minimum(
@@ -136,8 +145,8 @@ def _distributed_dgauss(
 def _distributed_skellam(
   event: events_lib.NoisedSumEvent, noise: _Noise
 ) -> Cost:
-  """A sum of Skellam shares, however merged, is Skellam; near a Gaussian."""
-  variance = noise.shares * event.share_stddev**2
+  """A sum of Skellam noises, however merged, is Skellam; near a Gaussian."""
+  variance = noise.variance(event.share_stddev**2)
   divergences = np.minimum(
     renyi.skellam_renyi(noise.sensitivity, variance, event.dimension),
     exact.skellam_renyi(noise.sensitivity, variance),
@@ -178,10 +187,16 @@ def _noised_sum(
     )
   # Substituting a vector moves the sum by up to twice the norm bound.
   factor = 2.0 if adjacency == 'substitution' else 1.0
+  layered = event.client_shares
+  if view == 'server':
+    layered -= event.colluders
   noise = _Noise(
     shares=shares,
-    equal=view == 'server' or event.server_shares == 0,
+    equal=(view == 'server' or event.server_shares == 0)
+    and not event.layer_stddevs,
     sensitivity=factor * event.l2_sensitivity,
+    layered=layered if event.layer_stddevs else 0,
+    layers=tuple(stddev**2 for stddev in event.layer_stddevs),
   )
   if noise.sensitivity > _LARGEST_RATIO * event.share_stddev * math.sqrt(
     shares

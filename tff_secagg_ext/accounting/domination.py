@@ -11,7 +11,7 @@ continuous Gaussians cost, plus the sum of the ranges: its slack.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import dataclasses
 import math
 
@@ -127,6 +127,49 @@ def equal_sum_range(variance: float, count: int) -> float:
   rest = count - 1 - ranges.size
   tail = rest * float(ranges[-1]) if rest > 0 else 0.0
   return math.fsum(ranges) + tail
+
+
+def layered_sum_range(
+  variance: float, count: int, layers: Sequence[float], clients: int
+) -> float:
+  """Returns R of Lemma 2 for equal shares with layers on top of them.
+
+  Guarantees:
+    - never below the range of the exact factor between the sum and a discrete
+      Gaussian of the same total variance;
+    - holds for any number of shares from `count` to `max(count, clients)`, for
+      at most `clients` layers of each kind, and where some of the shares come
+      as one discrete Gaussian of the same total variance.
+
+  Args:
+    variance: Variance parameter of one share, positive, in integer units.
+    count: The least number of shares, at least 1.
+    layers: Variance parameter of each kind of layer, positive.
+    clients: The most layers of each kind.
+  """
+  shares = equal_sum_range(variance, max(count, clients if layers else 0))
+  # Shares first: a layer joins a sum of at least theirs, and terms fall in it.
+  widths = np.asarray(layers, np.float64)
+  steps = _step_variance(np.asarray(count * variance), widths)
+  return shares + clients * math.fsum(log_factor_range(steps))
+
+
+def dominate_layered(
+  variance: float, count: int, layers: Sequence[float], clients: int
+) -> Domination:
+  """Returns the domination of `count` shares and `clients` layers of each kind.
+
+  Args:
+    variance: Variance parameter of one share, positive, in integer units.
+    count: The number of shares, at least 1.
+    layers: Variance parameter of each kind of layer, positive.
+    clients: How many layers of each kind there are.
+  """
+  return _domination(
+    count * variance + clients * math.fsum(layers),
+    layered_sum_range(variance, count, layers, clients),
+    SMOOTHING,
+  )
 
 
 def dominate_equal(

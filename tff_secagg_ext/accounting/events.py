@@ -72,6 +72,11 @@ class NoisedSumEvent:
   may also be a few discrete Gaussians whose variances are integer multiples
   of share_stddev^2 and sum to `server_shares` of them.
 
+  With `layer_stddevs` the noise of a client is more than a share: each of the
+  `client_shares` comes with one independent draw of the same law for each of
+  these standard deviations. That is so where a sum has exactly the noise that
+  it shall have after dropouts.
+
   Attributes:
     mechanism: The law of a share, 'distributed_dgauss' or
       'distributed_skellam'.
@@ -82,7 +87,10 @@ class NoisedSumEvent:
     client_shares: The number of shares that clients really added.
     dimension: The number of coordinates of the summed vector.
     server_shares: The number of shares that the server added.
-    colluders: How many clients may tell the server their noise.
+    colluders: How many clients may tell the server their noise, layers
+      included.
+    layer_stddevs: Standard deviations of the further noise that came with each
+      client share, in integer units, positive; none where shares are all.
   """
 
   mechanism: str
@@ -92,6 +100,7 @@ class NoisedSumEvent:
   dimension: int
   server_shares: int = 0
   colluders: int = 0
+  layer_stddevs: tuple[float, ...] = ()
 
   def __post_init__(self) -> None:
     _validate.check_choice(self.mechanism, 'mechanism', MECHANISMS)
@@ -114,6 +123,21 @@ class NoisedSumEvent:
     for name, minimum in (*((c, 0) for c in counts), ('dimension', 1)):
       value = _validate.check_int(getattr(self, name), name, minimum=minimum)
       object.__setattr__(self, name, value)
+    if self.layer_stddevs:
+      self._check_layers()
+
+  def _check_layers(self) -> None:
+    layers = tuple(
+      _validate.check_float(value, 'layer_stddevs')
+      for value in self.layer_stddevs
+    )
+    if min(layers) <= 0.0 or self.share_stddev == 0.0:
+      raise ValueError(
+        '`layer_stddevs` must be above 0, of shares that are. Found'
+        f' {layers}, with shares of {self.share_stddev}. Leave out layers that'
+        ' are no noise.'
+      )
+    object.__setattr__(self, 'layer_stddevs', layers)
 
 
 @dataclasses.dataclass(frozen=True)

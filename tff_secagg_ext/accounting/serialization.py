@@ -31,6 +31,9 @@ _VERSIONS = {
   'seen_by_server': 3,
 }
 _FIRST_VERSION = 1
+# A field that came later, and the version of records that have it: those alone
+# where it is not empty.
+_LATER_FIELDS = {'noised_sum': ('layer_stddevs', 3)}
 _KINDS: Mapping[str, type[Any]] = {
   'noised_sum': events_lib.NoisedSumEvent,
   'central_gaussian': events_lib.CentralGaussianEvent,
@@ -45,6 +48,8 @@ _KINDS: Mapping[str, type[Any]] = {
   'round': events_lib.Round,
 }
 _NAMES = {cls: kind for kind, cls in _KINDS.items()}
+# What a tuple may hold besides records.
+_PLAIN = (str, float)
 
 
 def to_json(value: Recordable) -> str:
@@ -99,15 +104,29 @@ def _to_object(value: Any) -> Any:
       f'`value` must be one of {listed}. Found {value!r}. Nothing else can '
       'be recorded.'
     )
-  record = {'kind': kind, 'version': _VERSIONS.get(kind, _FIRST_VERSION)}
-  for field in dataclasses.fields(value):
-    content = getattr(value, field.name)
+  version = _VERSIONS.get(kind, _FIRST_VERSION)
+  later, later_version = _LATER_FIELDS.get(kind, ('', 0))
+  if getattr(value, later, ()):
+    version = later_version
+  record = {'kind': kind, 'version': version}
+  for name in _fields(type(value), version):
+    content = getattr(value, name)
     if isinstance(content, tuple):
-      content = [c if isinstance(c, str) else _to_object(c) for c in content]
+      content = [c if isinstance(c, _PLAIN) else _to_object(c) for c in content]
     elif type(content) in _NAMES:
       content = _to_object(content)
-    record[field.name] = content
+    record[name] = content
   return record
+
+
+def _fields(cls: type[Any], version: int) -> list[str]:
+  """Returns the names of what a record of a version has."""
+  later, later_version = _LATER_FIELDS.get(_NAMES[cls], ('', 0))
+  return [
+    field.name
+    for field in dataclasses.fields(cls)
+    if field.name != later or version == later_version
+  ]
 
 
 def _from_object(record: Any) -> Any:
@@ -117,7 +136,7 @@ def _from_object(record: Any) -> Any:
       'returned.'
     )
   cls = _class_of(record)
-  names = [field.name for field in dataclasses.fields(cls)]
+  names = _fields(cls, record['version'])
   found = set(record) - {'kind', 'version'}
   if found != set(names):
     raise ValueError(
@@ -125,7 +144,14 @@ def _from_object(record: Any) -> Any:
       f'{sorted(names)}. Found unknown {sorted(found - set(names))}, missing '
       f'{sorted(set(names) - found)}. Another version may have written it.'
     )
-  return cls(**{name: _from_content(record[name]) for name in names})
+  value = cls(**{name: _from_content(record[name]) for name in names})
+  later, later_version = _LATER_FIELDS.get(record['kind'], ('', 0))
+  if record['version'] == later_version and not getattr(value, later):
+    raise ValueError(
+      f'`{later}` must be left out where there is none. Found'
+      f' {record[later]!r}. Give what to_json returned.'
+    )
+  return value
 
 
 def _class_of(record: Mapping[str, Any]) -> type[Any]:
@@ -135,10 +161,14 @@ def _class_of(record: Mapping[str, Any]) -> type[Any]:
       f'`kind` must be one of {sorted(_KINDS)}. Found {kind!r}. Another '
       'version may have written it.'
     )
-  expected = _VERSIONS.get(kind, _FIRST_VERSION)
-  if type(version) is not int or version != expected:
+  expected = [_VERSIONS.get(kind, _FIRST_VERSION)]
+  expected += [
+    later for _, later in [_LATER_FIELDS.get(kind, ('', 0))] if later
+  ]
+  if type(version) is not int or version not in expected:
+    listed = ' or '.join(map(str, expected))
     raise ValueError(
-      f'`version` must be {expected}. Found {version!r}. Read it with the '
+      f'`version` must be {listed}. Found {version!r}. Read it with the '
       'release that wrote it, or a later one.'
     )
   return _KINDS[kind]
@@ -146,7 +176,9 @@ def _class_of(record: Mapping[str, Any]) -> type[Any]:
 
 def _from_content(content: Any) -> Any:
   if isinstance(content, list):
-    return tuple(c if isinstance(c, str) else _from_object(c) for c in content)
+    return tuple(
+      c if isinstance(c, _PLAIN) else _from_object(c) for c in content
+    )
   return _from_object(content) if isinstance(content, dict) else content
 
 

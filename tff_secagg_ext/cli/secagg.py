@@ -47,6 +47,10 @@ def params(
       show_default=False,
     ),
   ] = None,
+  layers: Annotated[
+    int,
+    typer.Option(help='Dropouts after which the noise is exact: its layers.'),
+  ] = 0,
   as_json: options.Json = False,
 ) -> None:
   """Prints neighbors and threshold, and what a round costs."""
@@ -58,8 +62,10 @@ def params(
     _validate.check_int(bits, 'bits', minimum=1, maximum=62)
     security = Security(threat, corrupt, dropout)
     if verify is None:
-      verify = threat == 'malicious'
+      verify = threat == 'malicious' and not layers
     setup = _setup(security, verify, dim, 1 << bits)
+    if layers:
+      setup = _layered(setup, clients, layers)
     plan = _plan(clients, setup)
   if as_json:
     typer.echo(json.dumps(plan, indent=2, allow_nan=False))
@@ -126,6 +132,38 @@ def _setup(security: Security, verify: bool, dim: int, modulus: int) -> Setup:
   )
 
 
+def _layered(setup: Setup, clients: int, layers: int) -> Setup:
+  """Returns a session whose noise is exact after so many dropouts."""
+  from tff_secagg_ext._dropout_noise import DropoutNoise
+  from tff_secagg_ext.secagg import parameters
+  from tff_secagg_ext.secagg import setup as setup_lib
+
+  (vector,), security = setup.vectors, setup.security
+  # How wide layers are makes no difference to what they cost.
+  noise = DropoutNoise(
+    'distributed_dgauss',
+    10.0 * clients**0.5,
+    vector.length,
+    vector.modulus,
+    clients,
+    layers,
+  )
+  if security.active:
+    corrupt, _ = parameters.counts(clients, security)
+    security = dataclasses.replace(
+      security,
+      neighbors=clients - 1,
+      threshold=(clients - 1 + corrupt) // 2 + 1,
+    )
+  placed = (setup_lib.PlacedNoise(0, noise),)
+  return dataclasses.replace(
+    setup,
+    security=security,
+    min_survivors=clients - layers,
+    vectors=(dataclasses.replace(vector, noise=placed),),
+  )
+
+
 def _plan(clients: int, setup: Setup) -> dict[str, Any]:
   """Returns what `params` prints."""
   from tff_secagg_ext.secagg import costs, parameters
@@ -141,6 +179,7 @@ def _plan(clients: int, setup: Setup) -> dict[str, Any]:
     'corrupt': setup.security.corrupt,
     'dropout': setup.security.dropout,
     'verify': setup.verify,
+    'layers': setup.layers,
     'neighbors': cost.parameters.neighbors,
     'threshold': cost.parameters.threshold,
     'vector_bytes': cost.raw_bytes,
@@ -164,9 +203,12 @@ def _published(setup: Setup, clients: int, length: int) -> dict[str, Any]:
   """Returns a published figure, and that of such a session here."""
   from tff_secagg_ext.secagg import costs
 
+  # Neighbors are named for the graph that layers need.
+  security = dataclasses.replace(setup.security, neighbors=None, threshold=None)
+
   def expansion(verify: bool) -> float:
     modulus = costs.planning_modulus(clients)
-    own = _setup(setup.security, verify, length, modulus)
+    own = _setup(security, verify, length, modulus)
     return costs.traffic(clients, own).total * 8 / (16 * length)
 
   return {
@@ -187,7 +229,8 @@ def _print_plan(plan: dict[str, Any]) -> None:
   console.print(
     f'Clients: {plan["clients"]:,}. Coordinates: {plan["dim"]:,} of'
     f' {plan["bits"]} bits. Class: {plan["threat"]},'
-    f' {"" if plan["verify"] else "not "}verified.',
+    f' {"" if plan["verify"] else "not "}verified.'
+    + (f' Layers of noise: {plan["layers"]}.' if plan['layers'] else ''),
     highlight=False,
   )
   table = Table(show_header=False)

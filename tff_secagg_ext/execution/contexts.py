@@ -67,7 +67,8 @@ class SecureContext(tff.framework.SyncContext):
         protocol, or it aggregates in the clear where that is forbidden.
       TypeError: If `arg` is not of the type of its parameter.
       ValueError: If a client's value is out of the range that its secure sum
-        declares, or a sum has no modulus below 2^62.
+        declares, or a sum has no modulus below 2^62; or if the computation
+        has not each `dropout_noise` of the options once.
     """
     compiled = _compiled(_Identity(comp))
     self._judge(compiled)
@@ -90,7 +91,7 @@ class SecureContext(tff.framework.SyncContext):
       argument = tff.structure.Struct.unnamed(values, prepared)
       return _native().invoke(plan.work, argument)
 
-    vectors = Vectors(plan.leaves, len(data))
+    vectors = Vectors(plan.leaves, len(data), self._options.dropout_noise)
     cohort = _Cohort(work, vectors, len(data), self._options.batch_size)
     outcome = self._sessions.run(vectors.specs, len(data), cohort.vectors_of)
     in_clear: Any = ()

@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from tff_secagg_ext import _validate
+from tff_secagg_ext._dropout_noise import DropoutNoise
 from tff_secagg_ext.secagg import parameters
 from tff_secagg_ext.secagg.setup import STAGES, Security
 
@@ -73,7 +74,7 @@ class SecureOptions:
     security: The threat class, and the fractions of corrupt and of lost
       clients or the neighbors and threshold themselves.
     verify: Whether the clients check the sum; `None`: where the server may be
-      malicious.
+      malicious, and no layers of noise are taken off.
     min_contributors: A sum of fewer clients is not computed: the round aborts.
     dropouts: Which clients drop out; `None` for nobody.
     insecure_aggregates: What to do with a computation that aggregates values
@@ -85,6 +86,11 @@ class SecureOptions:
       work without any secrecy.
     batch_size: How many clients work at once: no more of their vectors are in
       memory.
+    dropout_noise: The noises that shall be exact after dropouts, as
+      `DdpSecureAggregationFactory.dropout_noise` gives them; all of one cohort,
+      of which `min_contributors` leaves no fewer than they bear. Every
+      computation with secure sums that is run must have each of them once. Not
+      with `verify`.
   """
 
   security: Security = dataclasses.field(default_factory=Security)
@@ -95,6 +101,7 @@ class SecureOptions:
   transcripts: str | os.PathLike[str] | None = None
   protocol: str = 'secagg'
   batch_size: int = 32
+  dropout_noise: tuple[DropoutNoise, ...] = ()
 
   def __post_init__(self) -> None:
     for name, kind in (('security', Security), ('dropouts', Dropouts)):
@@ -111,24 +118,63 @@ class SecureOptions:
     )
     _validate.check_choice(self.protocol, 'protocol', ('secagg', 'plain'))
     _validate.check_int(self.batch_size, 'batch_size', minimum=1)
+    object.__setattr__(self, 'dropout_noise', tuple(self.dropout_noise))
+    if self.dropout_noise:
+      self._check_noise()
+
+  def _check_noise(self) -> None:
+    for noise in self.dropout_noise:
+      if not isinstance(noise, DropoutNoise):
+        raise TypeError(
+          '`dropout_noise` must hold what `dropout_noise` of aggregators gives.'
+          f' Found {noise!r}.'
+        )
+      least = noise.clients - noise.dropouts
+      if self.min_contributors < least:
+        raise ValueError(
+          f'`min_contributors` must be at least {least}: `dropout_noise` of'
+          f' {noise.clients} clients bears {noise.dropouts} dropouts. Found'
+          f' {self.min_contributors}. Give it as to the aggregator.'
+        )
+    cohorts = {(noise.clients, noise.dropouts) for noise in self.dropout_noise}
+    if len(cohorts) > 1:
+      raise ValueError(
+        'All `dropout_noise` must be for the same clients and dropouts. Found'
+        f' {sorted(cohorts)}. Make all aggregators with the same numbers.'
+      )
+    if self.protocol == 'plain':
+      raise ValueError(
+        "`protocol` must be 'secagg' with `dropout_noise`. Found 'plain', which"
+        ' adds no layers of noise and takes none off.'
+      )
+    if self.verify:
+      raise ValueError(
+        '`verify` must be False, or None, with `dropout_noise`: tags are of the'
+        ' sum before layers are taken off. Found True. Give up one of both.'
+      )
 
   @property
   def verified(self) -> bool:
     """Whether the clients check the sum, as resolved."""
     if self.verify is None:
-      return self.security.threat == 'malicious'
+      return self.security.threat == 'malicious' and not self.dropout_noise
     return self.verify
 
   @property
   def settings(self) -> dict[str, Any]:
     """What the secrecy of the sums rests on, as JSON values for a ledger."""
-    common = {
+    common: dict[str, Any] = {
       'protocol': self.protocol,
       'corrupt': self.security.corrupt,
       'dropout': self.security.dropout,
       'min_contributors': self.min_contributors,
       'clients': 'simulated in one process',
     }
+    # Absent without, so that runs on record can be reopened.
+    if self.dropout_noise:
+      common['dropout_noise'] = [
+        dataclasses.asdict(noise) for noise in self.dropout_noise
+      ]
     if self.protocol == 'plain':
       secrecy = 'none: insecure, vectors are added in the clear'
       return {**common, 'secrecy': secrecy}

@@ -111,7 +111,7 @@ class Sessions:
     else:
       self._sums = Simulation(
         options.security,
-        verify=options.verify,
+        verify=options.verified,
         min_survivors=options.min_contributors,
       )
 

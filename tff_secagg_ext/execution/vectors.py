@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tff_secagg_ext.secagg.setup import VectorSpec, modulus_for_sum
+from tff_secagg_ext._dropout_noise import DropoutNoise
+from tff_secagg_ext.secagg.setup import (
+  PlacedNoise,
+  VectorSpec,
+  modulus_for_sum,
+)
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -60,6 +66,15 @@ class Leaf:
       return wraps
     return modulus_for_sum(self.maximum, clients)
 
+  def is_noised_by(self, noise: DropoutNoise) -> bool:
+    """Whether it is the sum of a process whose noise this is.
+
+    Noised coordinates come first, and one that counts behind them.
+    """
+    return self.modulus == noise.modulus and self.shape == (
+      noise.dimension + 1,
+    )
+
   def check(self, client: int, value: npt.NDArray[Any]) -> None:
     """Refuses a value that is out of range, without telling it.
 
@@ -79,18 +94,25 @@ class Leaf:
 class Vectors:
   """The vectors of one session, for a number of clients."""
 
-  def __init__(self, leaves: Sequence[Leaf], clients: int):
+  def __init__(
+    self,
+    leaves: Sequence[Leaf],
+    clients: int,
+    noises: Sequence[DropoutNoise] = (),
+  ):
     """Groups leaves by modulus.
 
     Args:
       leaves: What is summed.
       clients: How many clients are invited.
+      noises: What is to be exact after dropouts, each in a leaf of its own.
 
     Raises:
-      ValueError: If a modulus is out of the protocol's range; see
-        `secagg.setup.VectorSpec`.
+      ValueError: If a modulus is out of the protocol's range, see
+        `secagg.setup.VectorSpec`; or if it is not clear where a noise is.
     """
     self._leaves = tuple(leaves)
+    self._check_places(noises)
     self._members: dict[int, list[int]] = {}
     for index, leaf in enumerate(self._leaves):
       self._members.setdefault(leaf.modulus_of(clients), []).append(index)
@@ -99,9 +121,41 @@ class Vectors:
         _name(modulus),
         sum(self._leaves[index].size for index in members),
         modulus,
+        self._placed(members, noises),
       )
       for modulus, members in self._members.items()
     )
+
+  def _placed(
+    self, members: Sequence[int], noises: Sequence[DropoutNoise]
+  ) -> tuple[PlacedNoise, ...]:
+    """Returns the noises of a vector, where they begin in it."""
+    starts = itertools.accumulate(
+      (self._leaves[index].size for index in members), initial=0
+    )
+    return tuple(
+      PlacedNoise(start, noise)
+      for start, index in zip(starts, members, strict=False)
+      for noise in noises
+      if self._leaves[index].is_noised_by(noise)
+    )
+
+  def _check_places(self, noises: Sequence[DropoutNoise]) -> None:
+    """Raises `ValueError` unless each noise is in a leaf of its own."""
+    places = [
+      [i for i, leaf in enumerate(self._leaves) if leaf.is_noised_by(noise)]
+      for noise in noises
+    ]
+    for noise, found in zip(noises, places, strict=True):
+      if len(found) != 1 or places.count(found) > 1:
+        raise ValueError(
+          'Each `dropout_noise` of a secure context must be of one secure sum'
+          f' of its own in a computation: modulo {noise.modulus}, of'
+          f' {noise.dimension} coordinates and a count. Found {len(found)} such'
+          f' sums, for {places.count(found)} noises. Compute the noise for the'
+          ' dimension that the aggregator has in this computation, and run'
+          ' other ones in a context without.'
+        )
 
   def pack(self, client: int, values: Iterable[Any]) -> dict[str, Int64Array]:
     """Returns a client's vectors by name: int64, coordinates in [0, modulus).

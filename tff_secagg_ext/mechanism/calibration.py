@@ -59,7 +59,7 @@ class IntegerMechanism:
     """The central standard deviation of `shares` shares over sensitivity."""
     return self.share_stddev * math.sqrt(shares) / self.sensitivity
 
-  def coordinate_variance(self, contributors: Any) -> Any:
+  def coordinate_variance(self, contributors: Any, shares: Any = None) -> Any:
     """Variance of a coordinate of the rotated, rounded, noised sum.
 
     All contributors are taken to send the same vector of norm 1, the worst
@@ -67,13 +67,17 @@ class IntegerMechanism:
 
     Args:
       contributors: A number, or a float32 tensor of one.
+      shares: The same, of the shares of noise; `None`: one a contributor.
     """
+    shares = contributors if shares is None else shares
     signal = contributors * contributors * (self.scale**2 / self.dimension)
-    return signal + contributors * (0.25 + self.share_stddev**2)
+    return signal + contributors * 0.25 + shares * self.share_stddev**2
 
-  def wrap_probability(self, contributors: int) -> float:
+  def wrap_probability(
+    self, contributors: int, shares: float | None = None
+  ) -> float:
     """Probability that a coordinate of the sum leaves the range."""
-    stddev = math.sqrt(self.coordinate_variance(contributors))
+    stddev = math.sqrt(self.coordinate_variance(contributors, shares))
     return math.erfc(self.modulus / 2 / stddev / math.sqrt(2))
 
 
@@ -114,12 +118,13 @@ def _fit(
 
   def fits(scale: float) -> bool:
     candidate = _at_scale(spec, dimension, scale)
-    total_stddev = candidate.share_stddev * math.sqrt(spec.max_shares)
+    total_stddev = candidate.share_stddev * math.sqrt(spec.most_noise)
+    wraps = candidate.wrap_probability(spec.max_shares, spec.most_noise)
     fine = _FINE_SCALE_PER_ROOT_DIMENSION * math.sqrt(dimension)
     return (
       total_stddev <= _MAX_TOTAL_STDDEV
       and (candidate.share_stddev <= _FINE_SHARE_STDDEV or scale <= fine)
-      and candidate.wrap_probability(spec.max_shares) <= spec.modclip_prob
+      and wraps <= spec.modclip_prob
     )
 
   # The contributors are counted modulo 2**bits as well.

@@ -28,8 +28,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from tff_secagg_ext import _tables as tables
 from tff_secagg_ext import _validate
-from tff_secagg_ext.mechanism import random, tables
+from tff_secagg_ext.mechanism import random
 
 MIN_STDDEV = 0.5
 MAX_STDDEV = 1e5

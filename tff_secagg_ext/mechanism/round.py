@@ -110,10 +110,10 @@ class Round:
   def _fraction_stddev(self) -> float:
     """Standard deviation of the noise on a threshold bit's fraction.
 
-    That is of max_shares shares, for the expected number of clients, where
+    That is of the most noise there can be, for the expected clients, where
     (votes / clients + 1) / 2 is the fraction.
     """
-    noise = self.constants.share_stddev * math.sqrt(self.spec.max_shares)
+    noise = self.constants.share_stddev * math.sqrt(self.spec.most_noise)
     bit = self.constants.scale * norms.BIT_AMPLITUDE
     return noise / bit / self.spec.expected_clients_per_round / 2
 
@@ -186,7 +186,8 @@ class Round:
     shares = tf.cast(
       contributors if fixed else self.spec.max_shares, tf.float32
     )
-    stddev = tf.sqrt(self.constants.coordinate_variance(shares))
+    noise = self.spec.most_noise if self.spec.exact_noise else shares
+    stddev = tf.sqrt(self.constants.coordinate_variance(shares, noise))
     deviations = self.constants.modulus / 2 / stddev
     measured = collections.OrderedDict(clip_norm=parameters.clip_norm)
     if self.spec.zeroing:

@@ -71,6 +71,7 @@ class MechanismSpec:
   max_colluders: int
   beta: float
   modclip_prob: float
+  exact_noise: bool = False
 
   def __post_init__(self) -> None:
     for name, value in _checked(self).items():
@@ -78,6 +79,8 @@ class MechanismSpec:
     if self.cohorts == 'poisson':
       _fill_poisson_bounds(self)
     _check_numbers_of_clients(self)
+    if self.exact_noise:
+      _check_exact_noise(self)
 
   @property
   def adaptive(self) -> bool:
@@ -87,13 +90,33 @@ class MechanismSpec:
   @property
   def noise_shares(self) -> int:
     """n: the honest shares that together reach the noise multiplier."""
-    sized_for = self.min_contributors or self.expected_clients_per_round
+    sized_for = self.expected_clients_per_round
+    if self.min_contributors is not None and not self.exact_noise:
+      sized_for = self.min_contributors
     return sized_for - self.max_colluders
 
   @property
   def max_shares(self) -> int:
     """The contributors, with a share each, that the sum has room for."""
     return self.max_contributors or self.expected_clients_per_round
+
+  @property
+  def dropouts(self) -> int:
+    """T: after how many dropouts the noise is exact; 0 without layers."""
+    if not self.exact_noise or self.min_contributors is None:
+      return 0
+    return self.expected_clients_per_round - self.min_contributors
+
+  @property
+  def most_noise(self) -> float:
+    """The most noise that the sum can have, in shares.
+
+    With layers and D dropouts, the n - D contributors leave (n - c)/(n - c - D)
+    shares each, of which those of c colluders are too many: it grows in D.
+    """
+    left = self.expected_clients_per_round - self.dropouts
+    each = self.noise_shares / (self.noise_shares - self.dropouts)
+    return max(self.max_shares, left * each)
 
 
 def _checked(spec: MechanismSpec) -> dict[str, object]:
@@ -124,6 +147,7 @@ def _checked(spec: MechanismSpec) -> dict[str, object]:
     'modclip_prob': check_float(
       spec.modclip_prob, 'modclip_prob', minimum=0, maximum=1, exclusive=True
     ),
+    'exact_noise': _validate.check_bool(spec.exact_noise, 'exact_noise'),
   }
 
 
@@ -186,6 +210,22 @@ def _check_numbers_of_clients(spec: MechanismSpec) -> None:
       f'`max_colluders` must be below the {sized_for} contributors that the'
       f' noise is sized for. Found {spec.max_colluders!r}. Raise'
       ' `min_contributors`, or expect fewer colluders.'
+    )
+
+
+def _check_exact_noise(spec: MechanismSpec) -> None:
+  if spec.cohorts != 'fixed':
+    raise ValueError(
+      "`exact_noise` must be False for cohorts='poisson', whose number the"
+      " server hides by noise of its own. Found True. Use cohorts='fixed'."
+    )
+  least, expected = spec.min_contributors, spec.expected_clients_per_round
+  if least is None or not spec.max_colluders < least < expected:
+    raise ValueError(
+      '`min_contributors` must be above `max_colluders` and below the'
+      f' {expected} expected clients with `exact_noise`: the difference is how'
+      f' many may drop out. Found {least!r}, with {spec.max_colluders}'
+      ' colluders.'
     )
 
 

@@ -236,6 +236,8 @@ class DpSumThenFinalize:
     _, [mean], measured = self._round.decode(_public_state(), total)
     clients = measured.get('contributors', spec.expected_clients_per_round)
     shares = measured.get('contributors', spec.max_shares)
+    if spec.exact_noise:
+      shares = spec.most_noise  # What layers make of any number of shares.
     # Of a share of noise, and at most 1/4 of a client's randomized rounding.
     variance = self._constants.share_stddev**2 + 0.25
     unit = math.sqrt(self._bounds.num_elements) / self._constants.scale

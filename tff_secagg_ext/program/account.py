@@ -280,7 +280,10 @@ def _known(
 
 def _json_values(session: execution.Report) -> ledger_lib.Protocol:
   """Returns a report as JSON values, which know no infinity."""
-  return {
+  values = {
     name: None if isinstance(v, float) and not math.isfinite(v) else v
     for name, v in dataclasses.asdict(session).items()
   }
+  # A setting of the run already, where there is any.
+  del values['noise']
+  return values

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 import math
 from typing import Any
 
 from tff_secagg_ext import accounting, aggregators
+from tff_secagg_ext._dropout_noise import DropoutNoise
 from tff_secagg_ext.execution import SecureOptions
 
 # Constants are measured in float32.
@@ -45,11 +47,19 @@ class NoisedSum:
       if name.startswith(self.prefix) and '.' not in name[start:]
     }
 
+  @functools.cached_property
+  def dropout_noise(self) -> DropoutNoise | None:
+    """The noise that is exact in it after dropouts; `None` without."""
+    if not self.aggregator.spec.exact_noise:
+      return None
+    return self.aggregator.dropout_noise(self.dimension)
+
   def event(
     self,
     clients: int | None,
     contributors: int | None,
     options: SecureOptions | None,
+    summed: int | None = None,
   ) -> accounting.NoisedSumEvent:
     """Returns what it releases.
 
@@ -57,6 +67,8 @@ class NoisedSum:
       clients: How many clients the round had; `None` if that is not known.
       contributors: How many of them are in the sum, as far as is known.
       options: Of the secure context; `None` where there is none.
+      summed: How many vectors the protocol has summed, by which it has left or
+        taken off layers of noise; `None`: those of the contributors.
     """
     spec = self.aggregator.spec
     poisson = spec.cohorts == 'poisson'
@@ -70,6 +82,9 @@ class NoisedSum:
         event = dataclasses.replace(event, client_shares=contributors)
     if options is None:
       return event
+    if summed is not None and self.dropout_noise is not None:
+      layers = self.aggregator.event(self.dimension, summed).layer_stddevs
+      event = dataclasses.replace(event, layer_stddevs=layers)
     if clients is None:
       clients = spec.max_shares
     colluders = max(event.colluders, options.colluders(clients))

@@ -11,6 +11,7 @@ from typing import Any
 from scipy import stats
 
 from tff_secagg_ext import accounting, aggregators
+from tff_secagg_ext._dropout_noise import DropoutNoise
 from tff_secagg_ext.execution import Report, RoundAborted, SecureOptions
 from tff_secagg_ext.metrics import NOISED_SUM
 from tff_secagg_ext.program import releases as releases_lib
@@ -63,6 +64,7 @@ class Terms:
   | something that is waived left the clients | nothing; epsilon names it |
   | measurements contradict the aggregator | `MeasurementError`; infinite |
   | vectors were not summed as the run says | `MeasurementError`; infinite |
+  | noise to be exact after dropouts, and no layers | the same |
 
   Attributes:
     aggregator: The aggregator of the process.
@@ -90,6 +92,7 @@ class Terms:
   def __post_init__(self) -> None:
     self._check_metrics()
     self._check_population()
+    self._check_exact_noise()
     if not isinstance(self.sampling, HIDDEN_SIZE):
       return
     spec, claim = self.aggregator.spec, type(self.sampling).__name__
@@ -221,7 +224,7 @@ class Terms:
       )
     contributors = summed if not counts or counts[0] is None else int(counts[0])
     aborted = any(bool(found.get('aborted', True)) for _, found in each)
-    charge = self._charge(clients, contributors, claim, aborted)
+    charge = self._charge(clients, contributors, claim, aborted, summed)
     for noised, found in each:
       noised.check(summed, contributors, found)
     return charge
@@ -250,7 +253,20 @@ class Terms:
         f' the classes {expected}. Found {found}. Make the recorder in the'
         ' context that its rounds run in.'
       )
+    for noise in self._exact_noises:
+      if noise not in sessions[0].noise:
+        raise MeasurementError(
+          f'The noise of a sum must be exact after dropouts: {noise}. Found a'
+          f' session with {list(sessions[0].noise)}. Make the context with the'
+          ' `dropout_noise` of the aggregator.'
+        )
     return sessions[0] if sessions else None
+
+  @property
+  def _exact_noises(self) -> list[DropoutNoise]:
+    """The noises that are charged as exact after dropouts."""
+    noises = [noised.dropout_noise for noised in self.noised_sums]
+    return [noise for noise in noises if noise is not None]
 
   @functools.cached_property
   def _least_cohort(self) -> int:
@@ -309,12 +325,13 @@ class Terms:
     contributors: int | None,
     claim: accounting.Sampling,
     aborted: bool,
+    summed: int | None = None,
   ) -> accounting.Round:
     nothing = contributors == 0
     events: list[accounting.Event] = []
     if not nothing:
       events.extend(
-        noised.event(clients, contributors, self.options)
+        noised.event(clients, contributors, self.options, summed)
         for noised in self.noised_sums
       )
     if aborted or nothing:
@@ -362,6 +379,19 @@ class Terms:
         f'`sampling` must be from the {self.population} clients of the run.'
         f' Found {sampling!r}. Give both the same population.'
       )
+
+  def _check_exact_noise(self) -> None:
+    """Raises `ValueError` if noise is not kept exact that is said to be."""
+    given = () if self.options is None else self.options.dropout_noise
+    for noise in self._exact_noises:
+      if noise not in given:
+        raise ValueError(
+          'The secure context must be told of the noise of an aggregator with'
+          f' `exact_noise`: {noise}. Found'
+          f' {list(given) if self.options else "no secure context"}. Make it'
+          ' with SecureOptions(dropout_noise=[aggregator.dropout_noise('
+          f'{noise.dimension})]).'
+        )
 
   def _check_metrics(self) -> None:
     """Raises `ValueError` if metrics and model are not of the same cohorts."""

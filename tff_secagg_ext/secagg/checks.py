@@ -7,10 +7,25 @@ from collections.abc import Mapping, Sequence, Set
 import dataclasses
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.secagg import codec, errors, keys, messages, parameters
-from tff_secagg_ext.secagg.client_state import Credentials, History
+from tff_secagg_ext.secagg import (
+  codec,
+  errors,
+  keys,
+  layers,
+  messages,
+  parameters,
+)
+from tff_secagg_ext.secagg.client_state import (
+  Credentials,
+  History,
+  Neighborhood,
+)
 from tff_secagg_ext.secagg.graph import Graph
-from tff_secagg_ext.secagg.setup import Security, Setup, VectorSpec
+from tff_secagg_ext.secagg.setup import (
+  Security,
+  Setup,
+  VectorSpec,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +36,7 @@ class Policy:
     security: The assumptions that it was told; a setup must have the same.
     verify: Whether it takes part only in sessions that verify the sum.
     min_survivors: The smallest number of clients to be one of, at least 1.
-    vectors: What it sums.
+    vectors: What it sums, and with which noise.
   """
 
   security: Security
@@ -37,8 +52,8 @@ class Policy:
     """Refuses a setup that is weaker, or sums something else.
 
     Raises:
-      UnacceptableSetup: If the assumptions, the vectors or the verification
-        are not the client's.
+      UnacceptableSetup: If the assumptions, the vectors with their noise, or
+        the verification are not the client's.
       CohortTooSmall: If it allows fewer survivors.
     """
     for name, expected, found in (
@@ -99,37 +114,6 @@ def unanswered(setup: Setup, history: History) -> None:
       f'The client has answered in a session of round {setup.round} before. A'
       ' new attempt needs new vectors, and a round of its own.'
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Neighborhood:
-  """Where a client is, and who its neighbors are.
-
-  Attributes:
-    clients: n.
-    threshold: t.
-    position: The client's own in the roster.
-    peers: Its neighbors, ascending.
-    seed: Of the graph; empty in the passive protocol.
-    members: The ids of the roster; empty in the passive protocol.
-  """
-
-  clients: int
-  threshold: int
-  position: int
-  peers: tuple[messages.Peer, ...]
-  seed: bytes = b''
-  members: tuple[int, ...] = ()
-
-  @classmethod
-  def of(cls, found: messages.Neighbors) -> Neighborhood:
-    """Returns what a message says, before anything of it is checked."""
-    return cls(found.clients, found.threshold, found.position, found.peers)
-
-  def ids_of(self, survivors: bytes) -> list[int]:
-    """Returns the ids of a bitmap over the roster."""
-    flags = codec.unpack_bits(survivors, self.clients)
-    return [i for i, alive in zip(self.members, flags, strict=True) if alive]
 
 
 def roster(
@@ -252,7 +236,8 @@ def meet(found: messages.Neighbors, setup: Setup, own: Sequence[bytes]) -> None:
   Raises:
     CohortTooSmall: If there are fewer clients than must survive.
     LoweredThreshold: If k or t are not those of the class.
-    BadNeighbors: If there are more or fewer neighbors than k.
+    BadNeighbors: If there are more or fewer neighbors than k, or too few for
+      the noise of the session.
     BadKey: If a public key is the client's own, or twice there, or not in the
       one encoding that honest clients use.
   """
@@ -262,6 +247,7 @@ def meet(found: messages.Neighbors, setup: Setup, own: Sequence[bytes]) -> None:
       f' {found.clients}.'
     )
   parameters.check(found.clients, found.degree, found.threshold, setup.security)
+  layers.check_graph(found.clients, found.degree, setup)
   if len(found.peers) != found.degree:
     raise errors.BadNeighbors(
       f'There must be {found.degree} neighbors. Found {len(found.peers)}.'

@@ -22,34 +22,32 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 import itertools
 import os
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from tff_secagg_ext.secagg import (
   checks,
   codec,
   errors,
-  inputs,
   keys,
+  layers,
+  masking,
   messages,
-  ring,
   shamir,
 )
 from tff_secagg_ext.secagg.client_state import (
   Credentials,
   History,
+  Neighborhood,
   Session,
   State,
   Vectors,
 )
 from tff_secagg_ext.secagg.codec import Kind
-from tff_secagg_ext.secagg.setup import VectorSpec, check_id
+from tff_secagg_ext.secagg.setup import Setup, check_id
 
 
 class Client:
@@ -151,7 +149,7 @@ class Advertised(State[_Joined]):
       return _reveal(joined, body, None)
     _, body = channel.open(message, Kind.NEIGHBORS)
     found = messages.Neighbors.decode(body, active=False)
-    return _introduce(joined, found, checks.Neighborhood.of(found))
+    return _introduce(joined, found, Neighborhood.of(found))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -199,34 +197,37 @@ class _Placed:
   """... after the neighbors are known."""
 
   joined: _Joined
-  neighborhood: checks.Neighborhood
+  neighborhood: Neighborhood
   channels: Mapping[int, bytes]
   b: bytes
+  seeds: tuple[bytes, ...]
 
 
 def _introduce(
   joined: _Joined,
   found: messages.Neighbors,
-  neighborhood: checks.Neighborhood,
+  neighborhood: Neighborhood,
 ) -> tuple[State[Any], bytes]:
   """Shares the secrets of a client among its neighbors."""
   session = joined.session
   checks.meet(found, session.setup, (session.c.public, joined.s.public))
   peers, threshold = neighborhood.peers, neighborhood.threshold
   b = shamir.draw_shareable(session.draw)
-  secrets = b + session.s_private
+  seeds = layers.draw_seeds(session.draw, session.setup)
+  secrets = b''.join([b, session.s_private, *seeds])
   shares: list[bytes] = []
   if peers:
     shares = shamir.share(secrets, len(peers), threshold, session.draw)
   channels = {peer.id: session.c.agree(peer.c_public) for peer in peers}
   sealed = [
     keys.seal(
-      session.derive(channels[peer.id], b'seal', (session.id, peer.id)), both
+      session.derive(channels[peer.id], b'seal', (session.id, peer.id)), each
     )
-    for peer, both in zip(peers, shares, strict=True)
+    for peer, each in zip(peers, shares, strict=True)
   ]
   answer = session.channel.seal(Kind.SHARES, b''.join(sealed))
-  return Introduced(_Placed(joined, neighborhood, channels, b)), answer
+  placed = _Placed(joined, neighborhood, channels, b, seeds)
+  return Introduced(placed), answer
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -234,7 +235,7 @@ class _Summed:
   """... after its vectors are masked; keys that made masks are gone."""
 
   session: Session
-  neighborhood: checks.Neighborhood
+  neighborhood: Neighborhood
   shares: Mapping[int, bytes]
   survivors: bytes = b''
 
@@ -254,12 +255,8 @@ class Introduced(State[_Placed]):
       for peer in placed.neighborhood.peers
       if peer.id in shares
     }
-    packed = b''.join(
-      _masked(session, spec, tagged, masks, placed.b)
-      for spec, tagged in zip(
-        session.setup.vectors, _tagged_vectors(session), strict=True
-      )
-    )
+    secrets = masking.Secrets(masks, placed.b, placed.seeds)
+    packed = masking.masked_input(session, secrets)
     summed = _Summed(session, placed.neighborhood, shares)
     return Masked(summed), session.channel.seal(Kind.MASKED_INPUT, packed)
 
@@ -269,7 +266,8 @@ class Introduced(State[_Placed]):
     session, peers = placed.joined.session, placed.neighborhood.peers
     size = codec.bitmap_bytes(len(peers))
     present = codec.unpack_bits(bytes(body[:size]), len(peers))
-    items = codec.split(body[size:], sum(present), keys.SEALED_SHARES_BYTES)
+    sealed_bytes = layers.sealed_bytes(session.setup)
+    items = codec.split(body[size:], sum(present), sealed_bytes)
     senders = itertools.compress([peer.id for peer in peers], present)
     shares = {}
     for sender, item in zip(senders, items, strict=True):
@@ -279,37 +277,6 @@ class Introduced(State[_Placed]):
     if not shamir.is_shareable(b''.join(shares.values())):
       raise errors.BadShare('A share is not an element of the field.')
     return shares
-
-
-def _tagged_vectors(session: Session) -> list[npt.NDArray[np.int64]]:
-  """Returns the client's vectors, checked, with their tags."""
-  vectors = inputs.vectors(session.vectors(), session.setup.vectors)
-  if not session.setup.verify:
-    return vectors
-  tagger = session.tagger()
-  return [
-    tagger.tagged(vector, spec, session.id)
-    for vector, spec in zip(vectors, session.setup.vectors, strict=True)
-  ]
-
-
-def _masked(
-  session: Session,
-  spec: VectorSpec,
-  vector: npt.NDArray[np.int64],
-  masks: Mapping[int, bytes],
-  b: bytes,
-) -> bytes:
-  """Returns the packed vector under all of its masks."""
-  modulo = ring.ring_of(spec)
-  total = vector.astype(modulo.accumulator)
-  own, name = session.id, spec.name.encode()
-  signed = [(session.derive(b, b'self', (own, own), name), 1)] if masks else []
-  for peer, agreed in masks.items():
-    pair, sign = ((own, peer), 1) if own < peer else ((peer, own), -1)
-    signed.append((session.derive(agreed, b'mask', pair, name), sign))
-  modulo.apply_masks(total, signed)
-  return modulo.pack_total(total)
 
 
 class Masked(State[_Summed]):
@@ -354,22 +321,54 @@ class Confirmed(State[_Summed]):
 
 
 def _unmask(summed: _Summed, survivors: bytes) -> tuple[State[Any], bytes]:
-  """Answers with one share for each neighbor: of b, or of s."""
+  """Answers with a share for each neighbor, of b or of s, and those of layers.
+
+  Of the seeds of a survivor, that of the first layer to be taken off.
+  """
   session, neighborhood = summed.session, summed.neighborhood
   checks.unanswered(session.setup, session.history)
   alive = checks.survivors(
     survivors, neighborhood, set(summed.shares), session.setup
   )
-  body = b''.join(
-    share[: shamir.KEY_BYTES] if peer in alive else share[shamir.KEY_BYTES :]
-    for peer, share in summed.shares.items()
-  )
+  contributors = sum(codec.unpack_bits(survivors, neighborhood.clients))
+  body = revealed(summed.shares, alive, session.setup, contributors)
   session.history.answered.add(session.setup.round)
   answer = session.channel.seal(Kind.UNMASK_SHARES, body)
   if not session.setup.verify:
     return Finished(None), answer
   known = dataclasses.replace(summed, shares={}, survivors=survivors)
   return Answered(known), answer
+
+
+def revealed(
+  shares: Mapping[int, bytes],
+  alive: Collection[int],
+  setup: Setup,
+  survivors: int,
+) -> bytes:
+  """Returns the body of an UnmaskShares.
+
+  Args:
+    shares: By the ids of their owners: of b, of s, and of the seeds of layers.
+    alive: The owners that survived; of others only the share of s is told.
+    setup: Of the session.
+    survivors: How many vectors are in the sum, which says whether, and of which
+      layer, seeds are revealed.
+  """
+  size = shamir.KEY_BYTES
+  parts = [
+    share[:size] if owner in alive else share[size : 2 * size]
+    for owner, share in shares.items()
+  ]
+  first = layers.first_removed(setup, survivors)
+  if first is not None:
+    place = (1 + first) * size
+    parts += [
+      share[place : place + size]
+      for owner, share in shares.items()
+      if owner in alive
+    ]
+  return b''.join(parts)
 
 
 class Answered(State[_Summed]):

@@ -10,7 +10,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tff_secagg_ext.secagg import codec, errors, keys, tagging
+from tff_secagg_ext.secagg import codec, errors, keys, messages, tagging
 from tff_secagg_ext.secagg.setup import Setup
 
 Vectors = Mapping[str, npt.NDArray[np.int64]]
@@ -84,6 +84,37 @@ class History:
 
   joined: set[tuple[bytes, int]] = dataclasses.field(default_factory=set)
   answered: set[int] = dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighborhood:
+  """Where a client is, and who its neighbors are.
+
+  Attributes:
+    clients: n.
+    threshold: t.
+    position: The client's own in the roster.
+    peers: Its neighbors, ascending.
+    seed: Of the graph; empty in the passive protocol.
+    members: The ids of the roster; empty in the passive protocol.
+  """
+
+  clients: int
+  threshold: int
+  position: int
+  peers: tuple[messages.Peer, ...]
+  seed: bytes = b''
+  members: tuple[int, ...] = ()
+
+  @classmethod
+  def of(cls, found: messages.Neighbors) -> Neighborhood:
+    """Returns what a message says, before anything of it is checked."""
+    return cls(found.clients, found.threshold, found.position, found.peers)
+
+  def ids_of(self, survivors: bytes) -> list[int]:
+    """Returns the ids of a bitmap over the roster."""
+    flags = codec.unpack_bits(survivors, self.clients)
+    return [i for i, alive in zip(self.members, flags, strict=True) if alive]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

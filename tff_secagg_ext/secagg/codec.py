@@ -118,6 +118,11 @@ class Reader:
     layout = f'<{layout}'
     return struct.unpack(layout, self.take(struct.calcsize(layout)))
 
+  @property
+  def left(self) -> int:
+    """How many bytes are not taken yet."""
+    return len(self._body)
+
   def end(self) -> None:
     """Raises `MessageError` if anything is left."""
     if self._body:

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import functools
 
-from tff_secagg_ext.secagg import codec, errors, keys, messages, parameters
+from tff_secagg_ext.secagg import (
+  codec,
+  errors,
+  keys,
+  layers,
+  messages,
+  parameters,
+)
 from tff_secagg_ext.secagg.codec import Channel
 from tff_secagg_ext.secagg.graph import Graph
 from tff_secagg_ext.secagg.setup import Setup
@@ -138,7 +145,8 @@ class Cohort:
     clients = len(self.roster)
     try:
       derived = parameters.derive(clients, self.setup.security)
-    except ValueError as error:
+      layers.check_graph(clients, derived.neighbors, self.setup)
+    except (ValueError, errors.BadNeighbors) as error:
       raise errors.Aborted(str(error), stage) from error
     graph = Graph(clients, derived.neighbors, seed)
     return dataclasses.replace(self, parameters=derived, graph=graph)

@@ -13,6 +13,7 @@ from tff_secagg_ext import _validate
 from tff_secagg_ext.secagg import (
   codec,
   keys,
+  layers,
   messages,
   parameters,
   ring,
@@ -81,19 +82,23 @@ def traffic(clients: int, setup: Setup) -> Traffic:
     setup: The session's; which id and round it has makes no difference.
 
   Raises:
+    BadNeighbors: If there is noise for which the graph is too sparse.
     TypeError: As `parameters.derive`.
     ValueError: As `parameters.derive`.
   """
   derived = parameters.derive(clients, setup.security)
   k, t = derived.neighbors, derived.threshold
+  layers.check_graph(clients, k, setup)
   active = setup.security.active
   over_roster = codec.bitmap_bytes(clients)
   over_neighbors = codec.bitmap_bytes(k)
   vectors = tagging.body_bytes(setup)
-  sealed = k * keys.SEALED_SHARES_BYTES
+  sealed = k * layers.sealed_bytes(setup)
+  # Of b, and with layers of the first seed to be revealed.
+  shares = k * shamir.KEY_BYTES * (2 if setup.layers else 1)
   preimages = clients * keys.DIGEST_BYTES
   # Of the messages of every session; then of those that some have.
-  up = [2 * keys.KEY_BYTES, sealed, vectors, k * shamir.KEY_BYTES]
+  up = [2 * keys.KEY_BYTES, sealed, vectors, shares]
   down = [
     len(messages.encode_setup(setup)),
     5 * 4 + k * (2 * 4 + 2 * keys.KEY_BYTES),
@@ -166,7 +171,8 @@ class _Work:
     units, vectors = self.units, len(self.setup.vectors)
     seconds = (2 + 2 * k) * units.exchange
     seconds += 2 * k * (units.derivation + units.sealing)
-    seconds += 2 * k * t * units.share
+    seconds += (2 + self.setup.layers) * k * t * units.share
+    seconds += self.layers(self.setup.layers)
     seconds += (k + 1) * self.mask() + self.coordinates()
     if self.setup.security.active:
       seconds += 2 * units.exchange + (k + t) * units.verification
@@ -185,6 +191,9 @@ class _Work:
     seconds = self.clients * (replies * units.message + k * units.pair)
     seconds += survivors * (self.coordinates() + self.mask())
     seconds += self.clients * t * units.rebuilt
+    removed = max(0, self.setup.layers - dropouts)
+    if removed:
+      seconds += survivors * (t * units.rebuilt + self.layers(removed))
     # With all neighbors there, everybody's key is rebuilt from the same ones.
     seconds += (self.clients if dropouts else 1) * t * units.weights
     alive = k * survivors / max(1, self.clients - 1)
@@ -207,6 +216,12 @@ class _Work:
         seconds += drawn * self.units.odd_mask_byte
       seconds += self.units.derivation
     return seconds
+
+  def layers(self, count: int) -> float:
+    """Seconds to draw so many layers of noise, and to add them."""
+    noised = sum(noise.dimension for noise in self.setup.noises)
+    each = noised * self.units.noise + self.units.derivation
+    return count * each
 
   def coordinates(self) -> float:
     """Seconds to pack the vectors once, or to unpack them."""

@@ -32,6 +32,7 @@ from tff_secagg_ext.secagg import (
   codec,
   errors,
   keys,
+  layers,
   messages,
   parameters,
   reading,
@@ -43,7 +44,6 @@ from tff_secagg_ext.secagg.setup import (
   STAGES,
   Security,
   Setup,
-  VectorSpec,
 )
 
 # Stages and other events, as they follow one another to the end.
@@ -274,6 +274,7 @@ class _Inspection:
     parameters.check(
       len(self._roster), neighbors, threshold, self._setup.security
     )
+    layers.check_graph(len(self._roster), neighbors, self._setup)
     self._found |= {'neighbors': neighbors, 'threshold': threshold}
     self._seed = reading.hex_bytes(fields['seed'], 'seed', keys.DIGEST_BYTES)
     if self._active:
@@ -384,8 +385,5 @@ def _setup(fields: Mapping[str, Any]) -> Setup:
     ),
     verify=fields['verify'],
     min_survivors=fields['min_survivors'],
-    vectors=tuple(
-      VectorSpec(*reading.items(vector, 'vectors', 3))
-      for vector in reading.items(fields['vectors'], 'vectors')
-    ),
+    vectors=reading.vectors(fields),
   )

@@ -16,14 +16,19 @@ import dataclasses
 import itertools
 import struct
 
+from tff_secagg_ext._dropout_noise import MECHANISMS, DropoutNoise
 from tff_secagg_ext.secagg import codec, errors, keys
 from tff_secagg_ext.secagg.setup import (
   SESSION_BYTES,
   THREAT_CLASSES,
+  PlacedNoise,
   Security,
   Setup,
   VectorSpec,
 )
+
+# Vector, first coordinate, how many; law, share's stddev; n, T, c.
+_NOISE = '<IIIBdIII'
 
 
 def encode_setup(setup: Setup) -> bytes:
@@ -48,7 +53,26 @@ def encode_setup(setup: Setup) -> bytes:
     name = spec.name.encode()
     parts += [bytes([len(name)]), name]
     parts.append(struct.pack('<IQ', spec.length, spec.modulus))
+  if setup.noises:
+    parts.append(struct.pack('<I', len(setup.noises)))
+    for index, spec in enumerate(setup.vectors):
+      parts += [_write_noise(index, placed) for placed in spec.noise]
   return b''.join(parts)
+
+
+def _write_noise(vector: int, placed: PlacedNoise) -> bytes:
+  noise = placed.noise
+  return struct.pack(
+    _NOISE,
+    vector,
+    placed.start,
+    noise.dimension,
+    MECHANISMS.index(noise.mechanism),
+    noise.share_stddev,
+    noise.clients,
+    noise.dropouts,
+    noise.colluders,
+  )
 
 
 def decode_setup(body: memoryview) -> Setup:
@@ -64,6 +88,8 @@ def decode_setup(body: memoryview) -> Setup:
   neighbors, threshold, min_survivors, count = reader.numbers('IIII')
   try:
     vectors = tuple(_read_vector(reader) for _ in range(count))
+    if reader.left:
+      vectors = _with_noise(reader, vectors)
     reader.end()
     if threat >= len(THREAT_CLASSES) or verify > 1:
       raise ValueError(f'Found class {threat} and verify {verify}.')
@@ -77,7 +103,7 @@ def decode_setup(body: memoryview) -> Setup:
     return Setup(
       session, number, security, bool(verify), min_survivors, vectors
     )
-  except ValueError as error:
+  except (IndexError, ValueError) as error:
     raise errors.MessageError(f'A setup is not valid. {error}') from error
 
 
@@ -85,6 +111,26 @@ def _read_vector(reader: codec.Reader) -> VectorSpec:
   name = reader.take(reader.numbers('B')[0]).decode()
   length, modulus = reader.numbers('IQ')
   return VectorSpec(name, length, modulus)
+
+
+def _with_noise(
+  reader: codec.Reader, vectors: Sequence[VectorSpec]
+) -> tuple[VectorSpec, ...]:
+  """Returns the vectors with their noise, which must be in their order."""
+  (count,) = reader.numbers('I')
+  order, noised = [], list(vectors)
+  for _ in range(count):
+    index, start, dimension, law, stddev, *cohort = reader.numbers(_NOISE[1:])
+    spec = noised[index]
+    placed = PlacedNoise(
+      start,
+      DropoutNoise(MECHANISMS[law], stddev, dimension, spec.modulus, *cohort),
+    )
+    noised[index] = dataclasses.replace(spec, noise=(*spec.noise, placed))
+    order.append(index)
+  if not order or order != sorted(order):
+    raise ValueError(f'Noise must be in the order of vectors. Found {order}.')
+  return tuple(noised)
 
 
 def setup_digest(body: bytes | memoryview) -> bytes:

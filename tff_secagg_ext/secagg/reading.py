@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import itertools
 from typing import Any
 
 from tff_secagg_ext import _validate
-from tff_secagg_ext.secagg.setup import MAX_ID
+from tff_secagg_ext._dropout_noise import DropoutNoise
+from tff_secagg_ext.secagg.setup import MAX_ID, PlacedNoise, VectorSpec
 
 _HEX = frozenset('0123456789abcdef')
 
@@ -45,6 +46,31 @@ def rows(value: object, name: str, width: int) -> list[list[Any]]:
   found = [items(row, name, width) for row in items(value, name)]
   ids([row[0] for row in found], name)
   return found
+
+
+def vectors(fields: Mapping[str, Any]) -> tuple[VectorSpec, ...]:
+  """Returns the vectors of a setup, with the noise that it has for them."""
+  noises = [
+    items(row, 'noise', 9) for row in items(fields.get('noise', []), 'noise')
+  ]
+  demand(
+    bool(noises) == ('noise' in fields), 'noise must be left out without any'
+  )
+  found = []
+  for row in items(fields['vectors'], 'vectors'):
+    name, length, modulus = items(row, 'vectors', 3)
+    placed = tuple(
+      PlacedNoise(start, DropoutNoise(*noise))
+      for of, start, *noise in noises
+      if of == name
+    )
+    found.append(VectorSpec(name, length, modulus, placed))
+  known = [spec.name for spec in found for _ in spec.noise]
+  demand(
+    [row[0] for row in noises] == known,
+    'noise must be of the vectors, in their order',
+  )
+  return tuple(found)
 
 
 def text(value: object, name: str) -> str:

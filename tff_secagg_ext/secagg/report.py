@@ -9,6 +9,8 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from tff_secagg_ext._dropout_noise import DropoutNoise
+
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -34,6 +36,8 @@ class Report:
     seconds: From the first message to the last.
     transcript: The hash of the transcript's last line, hex; `None` if nobody
       keeps a transcript.
+    noise: The noises that are exact in the sum, whoever dropped out; none of a
+      session without layers, or of one that was aborted.
   """
 
   threat: str
@@ -52,6 +56,7 @@ class Report:
   server_seconds: float
   seconds: float
   transcript: str | None
+  noise: tuple[DropoutNoise, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

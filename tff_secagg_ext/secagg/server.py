@@ -29,6 +29,7 @@ from tff_secagg_ext.secagg import (
   codec,
   errors,
   keys,
+  layers,
   messages,
   tagging,
   unmasking,
@@ -204,7 +205,7 @@ class Sharing(State):
 
     def read(client: int, body: memoryview) -> list[bytes]:
       count = len(cohort.neighbors[client])
-      return codec.split(body, count, keys.SEALED_SHARES_BYTES)
+      return codec.split(body, count, layers.sealed_bytes(cohort.setup))
 
     sealed = self._accepted(replies, read)
     cohort.require(sealed, self.stage)

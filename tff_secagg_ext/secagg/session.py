@@ -348,4 +348,5 @@ class _Session:
       server_seconds=max(cpu - in_clients, 0.0),
       seconds=seconds,
       transcript=None,
+      noise=self._setup.noises if survivors else (),
     )

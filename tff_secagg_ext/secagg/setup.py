@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 
 from tff_secagg_ext import _validate
+from tff_secagg_ext._dropout_noise import DropoutNoise
 
 VERSION = 1
 THREAT_CLASSES = ('curious', 'semi-malicious', 'malicious')
@@ -25,6 +26,25 @@ def check_id(client: object) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlacedNoise:
+  """Noise that is exact after dropouts, and where in a vector it is.
+
+  Attributes:
+    start: The first noised coordinate.
+    noise: Its shares are in the clients' vectors; its layers are added, and
+      taken off, by the protocol.
+  """
+
+  start: int
+  noise: DropoutNoise
+
+  @property
+  def end(self) -> int:
+    """The coordinate after the last noised one."""
+    return self.start + self.noise.dimension
+
+
+@dataclasses.dataclass(frozen=True)
 class VectorSpec:
   """One of the vectors that a session sums.
 
@@ -33,11 +53,14 @@ class VectorSpec:
     length: Number of coordinates, from 0 to 2^31.
     modulus: m, from 2 to 2^62; coordinates are integers in [0, m), and so is
       their sum, modulo m.
+    noise: Which coordinates have noise that is exact after dropouts,
+      ascending; most vectors have none.
   """
 
   name: str
   length: int
   modulus: int
+  noise: tuple[PlacedNoise, ...] = ()
 
   def __post_init__(self) -> None:
     if not isinstance(self.name, str):
@@ -55,6 +78,17 @@ class VectorSpec:
       self.modulus, 'modulus', minimum=2, maximum=MAX_MODULUS
     )
     object.__setattr__(self, 'modulus', modulus)
+    end = 0
+    for placed in self.noise:
+      if (
+        placed.noise.modulus != modulus
+        or not end <= placed.start < placed.end <= length
+      ):
+        raise ValueError(
+          '`noise` must be of coordinates of the vector, ascending, none twice,'
+          f' and modulo {modulus}. Found {self.noise}, of {length} coordinates.'
+        )
+      end = placed.end
 
 
 def modulus_for_sum(maximum: int, clients: int) -> int:
@@ -141,7 +175,10 @@ class Setup:
       class 'curious'.
     min_survivors: The smallest number of clients whose sum is computed, at
       least 1. Alone, a client hides among nobody: its vector is the sum.
-    vectors: What is summed, at least one, of different names.
+    vectors: What is summed, at least one, of different names. If some have
+      noise that is exact after dropouts, all of it is for the same clients and
+      dropouts, no more than `min_survivors` allows, and the sum is not
+      verified: tags are of the sum before layers are taken off.
   """
 
   session: bytes
@@ -173,4 +210,38 @@ class Setup:
     if not names or len(set(names)) < len(names):
       raise ValueError(
         f'`vectors` must be at least one, of different names. Found {names!r}.'
+      )
+    if self.noises:
+      self._check_noises()
+
+  @property
+  def noises(self) -> tuple[DropoutNoise, ...]:
+    """The noises that are exact after dropouts, of all vectors."""
+    return tuple(p.noise for spec in self.vectors for p in spec.noise)
+
+  @property
+  def layers(self) -> int:
+    """How many layers of noise a client adds; 0 without."""
+    return max((noise.dropouts for noise in self.noises), default=0)
+
+  def _check_noises(self) -> None:
+    """Raises `ValueError` unless noises, session and one another fit."""
+    if self.verify:
+      raise ValueError(
+        '`verify` must be False with noise that is exact after dropouts: tags'
+        ' are of the sum before layers are taken off. Found True. Give up one'
+        ' of both.'
+      )
+    cohorts = {(noise.clients, noise.dropouts) for noise in self.noises}
+    if len(cohorts) > 1:
+      raise ValueError(
+        'All noise of a session must be for the same clients and dropouts.'
+        f' Found {sorted(cohorts)}. Make all aggregators with the same numbers.'
+      )
+    ((clients, dropouts),) = cohorts
+    if self.min_survivors < clients - dropouts:
+      raise ValueError(
+        f'`min_survivors` must be at least {clients - dropouts}: the noise of'
+        f' {clients} clients bears {dropouts} dropouts. Found'
+        f' {self.min_survivors}. Raise it.'
       )

@@ -18,7 +18,9 @@ and `hash`: SHA-256 of the line's canonical form without `hash`. Bytes are
 lower-case hex, ids are in ascending order.
 
 - `setup`: session[32], round, threat, corrupt, dropout, neighbors and threshold
-  (null: derived), verify, min_survivors; vectors: [name, length, modulus] each.
+  (null: derived), verify, min_survivors; vectors: [name, length, modulus] each;
+  noise, if there is any: [vector, start, mechanism, share_stddev, dimension,
+  modulus, clients, dropouts, colluders] each.
   `setup_fields` makes them.
 - `stage`: stage; answers: [id, bytes up, bytes down, seconds since the setup
   was sent] each; dropouts: ids; refusals: [id, class of the error] each.
@@ -40,6 +42,7 @@ and result or aborted at the end. The stage `reveal` comes once for each draw.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
 import hashlib
 import io
 import json
@@ -56,7 +59,7 @@ from tff_secagg_ext.secagg.setup import Setup
 FIELDS = {
   'setup': {
     'session', 'round', 'threat', 'corrupt', 'dropout', 'neighbors',
-    'threshold', 'verify', 'min_survivors', 'vectors',
+    'threshold', 'verify', 'min_survivors', 'vectors', 'noise',
   },
   'stage': {'stage', 'answers', 'dropouts', 'refusals'},
   'keys': {'advertisements'},
@@ -67,6 +70,8 @@ FIELDS = {
 }  # fmt: skip
 # Fields that the passive protocol leaves out.
 ACTIVE_FIELDS = {'draw', 'preimages', 'confirmations'}
+# Fields that sessions without noise leave out.
+_NOISE_FIELDS = {'noise'}
 ENDS = ('result', 'aborted')
 _START = '0' * 64
 
@@ -194,6 +199,11 @@ class Transcript:
 def setup_fields(setup: Setup) -> dict[str, Any]:
   """The fields of the event 'setup'."""
   security = setup.security
+  noise = [
+    [spec.name, placed.start, *dataclasses.astuple(placed.noise)]
+    for spec in setup.vectors
+    for placed in spec.noise
+  ]
   return {
     'session': setup.session,
     'round': setup.round,
@@ -207,6 +217,7 @@ def setup_fields(setup: Setup) -> dict[str, Any]:
     'vectors': [
       [vector.name, vector.length, vector.modulus] for vector in setup.vectors
     ],
+    **({'noise': noise} if noise else {}),
   }
 
 
@@ -264,7 +275,7 @@ def _check_fields(event: str, fields: Mapping[str, Any]) -> None:
   if wanted is None:
     raise ValueError(f'event {event!r} is none of {", ".join(FIELDS)}')
   found = set(fields)
-  if not wanted - ACTIVE_FIELDS <= found <= wanted:
+  if not wanted - ACTIVE_FIELDS - _NOISE_FIELDS <= found <= wanted:
     raise ValueError(
       f'event {event!r} has the fields {", ".join(sorted(wanted))}. Found'
       f' {", ".join(sorted(found))}.'

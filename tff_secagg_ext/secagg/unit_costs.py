@@ -11,16 +11,18 @@ import time
 
 import numpy as np
 
+from tff_secagg_ext._dropout_noise import DropoutNoise
 from tff_secagg_ext.secagg import (
   graph,
   keys,
+  layers,
   messages,
   ring,
   shamir,
   simulation,
   verify,
 )
-from tff_secagg_ext.secagg.setup import Security, VectorSpec
+from tff_secagg_ext.secagg.setup import PlacedNoise, Security, Setup, VectorSpec
 
 _LENGTH = 1 << 18
 _RUNS = 3
@@ -47,6 +49,7 @@ class UnitCosts:
     hashed: A byte of a message in its checksum.
     message: A reply, for the server: sent for, received, recorded.
     pair: A client's neighbor, for the server: introduced, its shares moved.
+    noise: A coordinate of a layer of noise, drawn and added.
   """
 
   exchange: float
@@ -64,6 +67,7 @@ class UnitCosts:
   hashed: float
   message: float
   pair: float
+  noise: float
 
 
 # One core of a server with instructions for AES and SHA.
@@ -83,6 +87,7 @@ TYPICAL = UnitCosts(
   hashed=0.7e-9,
   message=75e-6,
   pair=3e-6,
+  noise=3.1e-9,
 )
 
 
@@ -95,6 +100,7 @@ def measure_unit_costs() -> UnitCosts:
     **_server(),
     member=_member(),
     hashed=_hashed(),
+    noise=_noise(),
   )
 
 
@@ -213,3 +219,15 @@ def _member() -> float:
 def _hashed() -> float:
   data = bytes(1 << 20)
   return _seconds(lambda: keys.sha256(data), 10) / len(data)
+
+
+def _noise() -> float:
+  noise = DropoutNoise('distributed_dgauss', 200.0, _LENGTH, 1 << 20, 100, 1)
+  spec = VectorSpec('x', _LENGTH, 1 << 20, (PlacedNoise(0, noise),))
+  security = Security('curious')
+  session = Setup(bytes(32), 0, security, False, 99, (spec,)), bytes(32)
+  total = ring.ring_of(spec).zeros(_LENGTH)
+  seed = os.urandom(32)
+  return (
+    _seconds(lambda: layers.apply(total, spec, session, (1, seed), 1)) / _LENGTH
+  )

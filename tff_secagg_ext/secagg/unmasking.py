@@ -14,6 +14,7 @@ from tff_secagg_ext.secagg import (
   codec,
   errors,
   keys,
+  layers,
   ring,
   shamir,
   tagging,
@@ -77,14 +78,23 @@ class Masked:
   def read_shares(self, client: int, body: memoryview) -> list[bytes]:
     """Returns the shares of an UnmaskShares, their owners ascending.
 
+    Of a survivor, that of b, and behind it that of the seed of the first layer
+    that is taken off, if there is one.
+
     Raises:
       MessageError: If it is not one of this client.
     """
     owners = self._owners(client)
-    shares = codec.split(body, len(owners), shamir.KEY_BYTES)
+    alive = [owner for owner in owners if owner in self._alive]
+    seeds = len(alive) if self._first_removed is not None else 0
+    count = len(owners) + seeds
+    items = codec.split(body, count, shamir.KEY_BYTES)
     if not shamir.is_shareable(bytes(body)):
       raise errors.MessageError('A share is not an element of the field.')
-    return shares
+    shares = dict(zip(owners, items, strict=False))
+    for owner, item in zip(alive, items[len(owners) :], strict=False):
+      shares[owner] += item
+    return [*shares.values()]
 
   def unmask(
     self, shares: Mapping[int, Sequence[bytes]], stage: str
@@ -105,12 +115,12 @@ class Masked:
       if not neighbors:
         continue  # Alone, it has no masks.
       if owner in self._alive:
-        b = self._rebuild(owner, held[owner], stage)
+        b, *seed = self._rebuild(owner, held[owner], stage)
         self._apply(b'self', [(b, (owner, owner), -1)])
+        self._take_layers_off(seed)
       elif alive:
-        self._unmask_dropout(
-          owner, alive, self._rebuild(owner, held[owner], stage)
-        )
+        (private,) = self._rebuild(owner, held[owner], stage)
+        self._unmask_dropout(owner, alive, private)
     return self.totals.reduced()
 
   def _by_owner(
@@ -125,8 +135,8 @@ class Masked:
 
   def _rebuild(
     self, owner: int, held: Mapping[int, bytes], stage: str
-  ) -> bytes:
-    """Returns the secret of an owner, from the first t shares of it."""
+  ) -> list[bytes]:
+    """Returns the secrets of an owner, from the first t shares of them."""
     threshold = self.cohort.parameters.threshold
     neighbors = enumerate(self.cohort.neighbors[owner], 1)
     points = [point for point, holder in neighbors if holder in held]
@@ -136,16 +146,23 @@ class Masked:
         f' Found {len(points)}',
         stage,
       )
-    secret = shamir.combine(points[:threshold], [*held.values()][:threshold])
+    shares = [*held.values()][:threshold]
+    secrets = [
+      shamir.combine(
+        points[:threshold],
+        [share[i : i + shamir.KEY_BYTES] for share in shares],
+      )
+      for i in range(0, len(shares[0]), shamir.KEY_BYTES)
+    ]
     is_private_key = owner not in self._alive
     advertised = self.cohort.advertised[owner].s_public
-    if is_private_key and keys.public_of(secret) != advertised:
+    if is_private_key and keys.public_of(secrets[0]) != advertised:
       raise errors.Aborted(
         f'The shares of client {owner} give another key than it advertised:'
         ' somebody sent a wrong one',
         stage,
       )
-    return secret
+    return secrets
 
   def _owners(self, holder: int) -> list[int]:
     """The ids of those of whose secrets a client has shares, ascending."""
@@ -158,6 +175,19 @@ class Masked:
   @functools.cached_property
   def _alive(self) -> frozenset[int]:
     return frozenset(self.survivors)
+
+  @functools.cached_property
+  def _first_removed(self) -> int | None:
+    return layers.first_removed(self.cohort.setup, len(self.survivors))
+
+  def _take_layers_off(self, seed: Sequence[bytes]) -> None:
+    """Takes off the layers of a survivor that the sum must not have."""
+    if self._first_removed is None:
+      return
+    setup, binding = self.cohort.setup, self.cohort.binding
+    for spec, words in zip(setup.vectors, self.totals.words, strict=True):
+      first = (self._first_removed, seed[0])
+      layers.apply(words, spec, (setup, binding), first, -1)
 
   def _unmask_dropout(
     self, owner: int, alive: list[int], private: bytes

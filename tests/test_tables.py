@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.oracles import laws
-from tff_secagg_ext.mechanism import tables
+from tff_secagg_ext import _tables as tables
 
 _ORACLES = {
   tables.discrete_gaussian_weights: laws.discrete_gaussian,

@@ -18,12 +18,13 @@ from tff_secagg_ext.program.loop import (
   train,
 )
 from tff_secagg_ext.program.noised_sums import MeasurementError
+from tff_secagg_ext.program.opening import RunDescription
 from tff_secagg_ext.program.participants import (
   Participation,
   ParticipationError,
 )
 from tff_secagg_ext.program.planning import RunPlan, warn_of_noise
-from tff_secagg_ext.program.recorder import PrivacyRecorder, RunDescription
+from tff_secagg_ext.program.recorder import PrivacyRecorder
 from tff_secagg_ext.program.release_manager import (
   MlflowReleaseManager,
   PrivacyReleaseManager,

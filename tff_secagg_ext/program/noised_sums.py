@@ -131,3 +131,19 @@ class NoisedSum:
     )
     shares = event.client_shares + event.server_shares
     return event.share_stddev * math.sqrt(shares) / event.l2_sensitivity
+
+
+def check_same_clients(
+  model: aggregators.DdpSecureAggregationFactory,
+  metrics: aggregators.DdpSecureAggregationFactory,
+) -> None:
+  """Raises `ValueError` if metrics and model are not of the same cohorts."""
+  for name in ('cohorts', 'min_contributors', 'max_contributors'):
+    found = getattr(metrics.spec, name)
+    expected = getattr(model.spec, name)
+    if found != expected:
+      raise ValueError(
+        f'The {name} of the noised metrics must be {expected!r}, as for the'
+        f' model, whose clients they come of. Found {found!r}. Make both'
+        ' aggregators with the same numbers of clients.'
+      )

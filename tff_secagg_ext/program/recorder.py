@@ -7,21 +7,19 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import contextvars
-import dataclasses
 import inspect
-import json
-import logging
 import os
 from typing import Any
 
-from tff_secagg_ext import _validate, accounting, aggregators, execution
+from tff_secagg_ext import accounting, aggregators, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.metrics import DpSumThenFinalize
-from tff_secagg_ext.program import budgets, references, terms, withheld
+from tff_secagg_ext.program import budgets, opening, references, terms, withheld
 from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program import waivers as waivers_lib
 from tff_secagg_ext.program.account import Account, Reservation
+from tff_secagg_ext.program.opening import RunDescription
 from tff_secagg_ext.program.participants import (
   Participants,
   Participation,
@@ -29,41 +27,10 @@ from tff_secagg_ext.program.participants import (
 )
 from tff_secagg_ext.program.tff_terms import TffAggregation, TffTerms
 
-_logger = logging.getLogger('tff_secagg_ext')
 # Who takes part in the rounds of a block.
 _named: contextvars.ContextVar[Sequence[object] | None] = (
   contextvars.ContextVar('named', default=None)
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class RunDescription:
-  """What a ledger is told about a run, besides what the recorder finds out.
-
-  Attributes:
-    name: The name of the run in the ledger.
-    population: The number of clients that could take part; `None` if it is not
-      known.
-    unit_of_privacy: Whose data one client holds.
-    secure_sums: How the vectors are summed; `None`: as the installed context
-      does. The server view's epsilon is true where all but the sum is secret
-      to the server.
-    population_name: A name for the population. Runs of one ledger that give the
-      same name share one budget; `None`: the budget is that of this run.
-    notes: Other JSON values that must stay as they are while the run lasts,
-      such as the task and the model.
-  """
-
-  name: str
-  population: int | None = None
-  unit_of_privacy: str = 'client'
-  secure_sums: str | None = None
-  population_name: str | None = None
-  notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-  def __post_init__(self) -> None:
-    if self.population is not None:
-      _validate.check_int(self.population, 'population', minimum=1)
 
 
 class PrivacyRecorder(tff.learning.templates.LearningProcess):
@@ -166,7 +133,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       aggregator, metrics = aggregator.aggregator, aggregator
     _check_kinds(process, aggregator, sampling, metrics, participation)
     run = RunDescription(run) if isinstance(run, str) else run
-    delta = _checked_delta(delta, run.population, budget)
+    delta = opening.checked_delta(delta, run.population, budget)
     found = _released(process, aggregator, metrics)
     releases, waivers = waivers_lib.waive(found, allow_unaccounted)
     kind = _kind_of_terms(aggregator)
@@ -181,12 +148,12 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       None if metrics is None else metrics.aggregator,
       waivers,
     )
-    ledger = _opened(ledger)
+    ledger = opening.ledger_at(ledger)
     scope = budgets.Scope(run.name, run.population_name)
     agreement = budgets.agree(ledger, scope, budget, agreed)
     opened = ledger.open_run(
       run.name,
-      _settings(agreed, run, metrics, agreement),
+      opening.settings_of(agreed, run, metrics, agreement),
       delta=delta,
       failure_probability=failures,
       participation=None if participation is None else participation.cap,
@@ -320,14 +287,6 @@ class _RecordedNext(tff.Computation):
     return state, data
 
 
-def _opened(
-  ledger: ledger_lib.Ledger | str | os.PathLike[str],
-) -> ledger_lib.Ledger:
-  if isinstance(ledger, ledger_lib.Ledger):
-    return ledger
-  return ledger_lib.Ledger.open(ledger)
-
-
 def _kind_of_terms(aggregator: object) -> type[terms.Terms]:
   return TffTerms if isinstance(aggregator, TffAggregation) else terms.Terms
 
@@ -353,52 +312,6 @@ def _released(
       ' the process and the recorder the same metrics aggregator.'
     )
   return found
-
-
-def _settings(
-  agreed: terms.Terms,
-  run: RunDescription,
-  metrics: DpSumThenFinalize | None,
-  agreement: budgets.Agreement | None,
-) -> dict[str, Any]:
-  # What few runs have is absent in the others, so that these can be reopened.
-  optional = {
-    'metrics': None if metrics is None else metrics.settings,
-    'waived': [dataclasses.asdict(waiver) for waiver in agreed.waivers],
-    'seen_by_server': list(agreed.releases.seen_by_server),
-    'population_name': run.population_name,
-    'budget': None if agreement is None else agreement.settings,
-  }
-  return {
-    **{name: value for name, value in optional.items() if value},
-    'aggregator': agreed.aggregator.settings,
-    'dimension': agreed.releases.dimension,
-    'unaccounted': list(agreed.releases.unaccounted),
-    'sampling': json.loads(accounting.to_json(agreed.sampling)),
-    'population': run.population,
-    'unit_of_privacy': run.unit_of_privacy,
-    'secure_sums': run.secure_sums or terms.sums(agreed.options),
-    'notes': dict(run.notes),
-  }
-
-
-def _checked_delta(
-  delta: float, population: int | None, budget: accounting.Budget | None
-) -> float:
-  delta = _validate.check_float(
-    delta, 'delta', minimum=0.0, maximum=1.0, exclusive=True
-  )
-  if not isinstance(budget, (accounting.Budget, type(None))):
-    raise TypeError(f'`budget` must be a Budget. Found {budget!r}.')
-  if budget is not None and budget.delta != delta:
-    raise ValueError(
-      f'`budget` must be at the delta of the run, {delta!r}. Found'
-      f' {budget.delta!r}. Give both the same.'
-    )
-  warning = population and accounting.warn_of_delta(delta, population)
-  if warning:
-    _logger.warning('%s', warning)
-  return delta
 
 
 def _check_kinds(

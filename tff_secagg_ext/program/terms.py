@@ -15,7 +15,11 @@ from tff_secagg_ext._dropout_noise import DropoutNoise
 from tff_secagg_ext.execution import Report, RoundAborted, SecureOptions
 from tff_secagg_ext.metrics import NOISED_SUM
 from tff_secagg_ext.program import releases as releases_lib
-from tff_secagg_ext.program.noised_sums import MeasurementError, NoisedSum
+from tff_secagg_ext.program.noised_sums import (
+  MeasurementError,
+  NoisedSum,
+  check_same_clients,
+)
 
 # The share of delta that pays for cohorts of hidden size out of their bounds.
 COHORTS_SHARE_OF_DELTA = 0.01
@@ -90,7 +94,8 @@ class Terms:
   waivers: tuple[accounting.Waiver, ...] = ()
 
   def __post_init__(self) -> None:
-    self._check_metrics()
+    if self.metrics is not None:
+      check_same_clients(self.aggregator, self.metrics)
     self._check_population()
     self._check_exact_noise()
     if not isinstance(self.sampling, HIDDEN_SIZE):
@@ -391,18 +396,4 @@ class Terms:
           f' {list(given) if self.options else "no secure context"}. Make it'
           ' with SecureOptions(dropout_noise=[aggregator.dropout_noise('
           f'{noise.dimension})]).'
-        )
-
-  def _check_metrics(self) -> None:
-    """Raises `ValueError` if metrics and model are not of the same cohorts."""
-    if self.metrics is None:
-      return
-    for name in ('cohorts', 'min_contributors', 'max_contributors'):
-      found = getattr(self.metrics.spec, name)
-      expected = getattr(self.aggregator.spec, name)
-      if found != expected:
-        raise ValueError(
-          f'The {name} of the noised metrics must be {expected!r}, as for the'
-          f' model, whose clients they come of. Found {found!r}. Make both'
-          ' aggregators with the same numbers of clients.'
         )

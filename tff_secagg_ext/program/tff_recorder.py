@@ -9,7 +9,8 @@ from typing import Any
 from tff_secagg_ext import accounting
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext._compat import tff
-from tff_secagg_ext.program.recorder import PrivacyRecorder, RunDescription
+from tff_secagg_ext.program.opening import RunDescription
+from tff_secagg_ext.program.recorder import PrivacyRecorder
 from tff_secagg_ext.program.tff_terms import TffAggregation
 
 

@@ -170,8 +170,8 @@ def _combine(
   for chunk in law.draw(ring.Keystream(key), noised.size):
     block = noised[start : start + chunk.size]
     if not modulo.is_binary:
-      chunk = (sign * chunk.astype(np.int64)) % modulo.modulus
-      modulo.add(block, chunk.astype(modulo.accumulator))
+      reduced = (sign * chunk.astype(np.int64)) % modulo.modulus
+      modulo.add(block, reduced.astype(modulo.accumulator))
     elif sign > 0:
       np.add(block, chunk.astype(block.dtype), out=block)
     else:

@@ -23,6 +23,7 @@ EVERYTHING = {
   *BELOW,
   'accounting',
   'aggregators',
+  'audit',
   'ledger',
   'mechanism',
   'metrics',
@@ -37,6 +38,7 @@ MAY_IMPORT = {
   '_validate': set(),
   'accounting': {'_validate'},
   'aggregators': {*BELOW, 'accounting', 'mechanism'},
+  'audit': {'_validate'},
   'cli': EVERYTHING,
   'execution': {*BELOW, 'secagg'},
   'ledger': {'_validate', 'accounting'},
@@ -46,7 +48,7 @@ MAY_IMPORT = {
   'secagg': {'_validate'},
   'tasks': BELOW,
 }
-WITHOUT_TENSORFLOW = ('accounting', 'ledger', 'secagg', '_validate')
+WITHOUT_TENSORFLOW = ('accounting', 'audit', 'ledger', 'secagg', '_validate')
 
 MODULE_LINES = 400
 MEDIAN_MODULE_LINES = 200

@@ -6,6 +6,8 @@ Nothing here is fast, and nothing is shared with the package.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+import itertools
 import math
 
 import mpmath
@@ -50,3 +52,54 @@ def two_gaussians_divergence(
     one += max(0.0, p - math.exp(epsilon) * q)
     other += max(0.0, q - math.exp(epsilon) * p)
   return max(one, other) * step
+
+
+def auc(members: Sequence[float], others: Sequence[float]) -> float:
+  """Pair by pair; ties are half."""
+  wins = sum((m > o) + 0.5 * (m == o) for m in members for o in others)
+  return wins / (len(members) * len(others))
+
+
+def normal_log_density(x: float, mean: float, variance: float) -> float:
+  return (
+    -((x - mean) ** 2) / (2 * variance) - math.log(2 * math.pi * variance) / 2
+  )
+
+
+def skew_normal_log_cdf(z: float, shape: float) -> float:
+  """Integral of 2 phi(u) Phi(shape u) up to z, by Simpson's rule in pieces."""
+  total = mpmath.mpf(0)
+  # Each piece is as wide as what is nearer to z: the density may be thin there.
+  ends = [0.0, *(2.0**n for n in range(-22, 6))]
+  with mpmath.workdps(15):
+
+    def density(u: float) -> mpmath.mpf:
+      return 2 * mpmath.npdf(u) * mpmath.ncdf(shape * u)
+
+    for near, far in itertools.pairwise(ends):
+      step = (far - near) / 32
+      values = [density(z - near - n * step) for n in range(33)]
+      total += (
+        step
+        / 3
+        * (
+          values[0]
+          + values[-1]
+          + 4 * mpmath.fsum(values[1:-1:2])
+          + 2 * mpmath.fsum(values[2:-1:2])
+        )
+      )
+    return float(mpmath.log(total))
+
+
+def likeliest(
+  log_probability: Callable[[tuple[int, ...]], float],
+  tokens: Sequence[int],
+  length: int,
+) -> list[tuple[tuple[int, ...], float]]:
+  """All sequences, the likeliest first."""
+  found = [
+    (sequence, log_probability(sequence))
+    for sequence in itertools.product(tokens, repeat=length)
+  ]
+  return sorted(found, key=lambda pair: -pair[1])

@@ -245,5 +245,5 @@ def _hadamard(size: int) -> checks.FloatArray:
 
 
 def _bent_signs(size: int) -> checks.FloatArray:
-  """Returns s with H s = sqrt(size) s: (-1)^(x.y) for an index's halves x, y."""
+  """Returns s with H s = sqrt(size) s: (-1)^(x.y) for halves x, y of bits."""
   return _hadamard(math.isqrt(size)).ravel()

@@ -222,3 +222,30 @@ def test_canaries_that_are_refused(
 def test_no_such_canary(index: int) -> None:
   with pytest.raises(ValueError, match='`index` must be at'):
     next(canaries.Canaries(SEED, 3, 4).directions([index]))
+
+
+@pytest.mark.parametrize(
+  ('values', 'dimension', 'sum_norm', 'message'),
+  [
+    (
+      np.zeros(2),
+      10,
+      1.0,
+      r'`cosines` must have the shape \[any, any\]. Found',
+    ),
+    (
+      np.full((1, 2), np.nan),
+      10,
+      1.0,
+      r'`cosines` must be finite. Found 2 of 2',
+    ),
+    (np.full((1, 2), 2.0), 10, 1.0, r'in \[-1, 1\]. Found 2.0. Take those of'),
+    (np.zeros((1, 2)), 1, 1.0, r'`dimension` must be at least 2'),
+    (np.zeros((1, 2)), 10, 0.0, r'`sum_norm` must be in \(0'),
+  ],
+)
+def test_cosines_that_are_refused(
+  values: np.ndarray, dimension: int, sum_norm: float, message: str
+) -> None:
+  with pytest.raises(ValueError, match=message):
+    canaries.Cosines(values, dimension, sum_norm)

@@ -230,18 +230,6 @@ def test_confidence_out_of_range(confidence: float, message: str) -> None:
     one_shot.estimates(cosines, DELTA, confidence)
 
 
-@pytest.mark.parametrize(
-  ('values', 'message'),
-  [
-    (np.zeros(2), r'`cosines` must have the shape \[any, any\]. Found \[2\]'),
-    (np.full((1, 2), np.nan), '`cosines` must be finite. Found 2 of 2'),
-  ],
-)
-def test_cosines_that_are_refused(values: np.ndarray, message: str) -> None:
-  with pytest.raises(ValueError, match=message):
-    one_shot.estimates(canaries.Cosines(values, 10, 2**0.5), DELTA)
-
-
 def test_null_tail_of_what_is_no_cosine() -> None:
   with pytest.raises(ValueError, match=r'must be in \[-1, 1\]. Found .*1.5'):
     one_shot.null_tail([0.0, 1.5], 10)

@@ -51,13 +51,36 @@ class Cosines:
   Attributes:
     values: [releases, canaries], in [-1, 1].
     dimension: How many coordinates the vectors have.
-    sum_norm: The norm of the sum of all directions; about the square root of
-      their number, and exactly so for a power of 4.
+    sum_norm: The norm of the sum of all directions, positive; about the square
+      root of their number, and exactly so for a power of 4 up to 1024.
+
+  Raises:
+    TypeError: If an attribute has another type.
+    ValueError: If values have another shape or are no cosines, or a number is
+      outside of its range.
   """
 
   values: checks.FloatArray
   dimension: int
   sum_norm: float
+
+  def __post_init__(self) -> None:
+    check_cosines(checks.check_array(self.values, 'cosines', (None, None)))
+    _validate.check_int(self.dimension, 'dimension', minimum=2)
+    _validate.check_float(
+      self.sum_norm, 'sum_norm', minimum=0.0, exclusive=True
+    )
+
+
+def check_cosines(values: checks.FloatArray) -> checks.FloatArray:
+  """Returns `values`; raises `ValueError` if one is not in [-1, 1]."""
+  wrong = values[~(np.abs(values) <= 1.0)]
+  if wrong.size:
+    raise ValueError(
+      f'`cosines` must be in [-1, 1]. Found {float(wrong[0])!r}. Take those of '
+      '`Canaries.cosines`.'
+    )
+  return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,8 +229,10 @@ class Canaries:
       for size, sums, length in zip(self._sizes, bins, lengths, strict=True)
     ]
     weights = np.sqrt(self._sizes) / lengths
+    cosines = np.concatenate(values, axis=1) / norms[:, None]
     return Cosines(
-      np.concatenate(values, axis=1) / norms[:, None],
+      # Rounding may leave 1 by a few units.
+      np.clip(cosines, -1.0, 1.0),
       self.dimension,
       math.sqrt(float(weights @ gram @ weights)),
     )

@@ -15,6 +15,7 @@ import dataclasses
 import math
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from tff_secagg_ext import _validate
@@ -187,7 +188,7 @@ def _check_delta(delta: float) -> float:
 
 
 def _binomial(
-  trials: int, epsilon: float, counts: np.typing.NDArray[np.int64]
+  trials: int, epsilon: float, counts: npt.NDArray[np.int64]
 ) -> checks.FloatArray:
   """P(Binomial(trials, e^epsilon / (1 + e^epsilon)) = count)."""
   logs = (

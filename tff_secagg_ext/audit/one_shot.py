@@ -67,15 +67,14 @@ def estimates(
     confidence: In [0.5, 1).
 
   Raises:
-    ValueError: If delta or confidence is outside of its range, if the cosines
-      are no [releases, canaries], or are more than the release can have.
+    ValueError: If delta or confidence is outside of its range, or there is
+      nothing but canaries in a release.
   """
   two_gaussians.check_positive_delta(delta)
   if _validate.check_float(confidence, 'confidence', minimum=0.5) >= 1.0:
     raise ValueError(f'`confidence` must be below 1. Found {confidence!r}.')
-  values = checks.check_array(cosines.values, 'cosines', (None, None))
   found = []
-  for row in values:
+  for row in cosines.values:
     statistic = _statistic(row, cosines)
     least = _least_noncentrality(
       statistic, cosines.dimension - 1, 1.0 - confidence
@@ -107,13 +106,7 @@ def null_tail(cosines: checks.ArrayLike, dimension: int) -> checks.FloatArray:
     ValueError: If a cosine or the dimension is outside of its range.
   """
   _validate.check_int(dimension, 'dimension', minimum=2)
-  values = np.asarray(cosines, dtype=np.float64)
-  if not np.all(np.abs(values) <= 1.0):
-    raise ValueError(
-      '`cosines` must be in [-1, 1]. Found '
-      f'{values[~(np.abs(values) <= 1.0)].flat[0]!r}. Take those of '
-      '`Canaries.cosines`.'
-    )
+  values = canaries_lib.check_cosines(np.asarray(cosines, dtype=np.float64))
   # By 1 - c^2 both tails are as precise as they are small.
   half = special.betainc((dimension - 1) / 2.0, 0.5, 1.0 - values**2) / 2.0
   return np.asarray(np.where(values >= 0.0, half, 1.0 - half))

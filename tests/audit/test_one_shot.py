@@ -57,7 +57,7 @@ def audits(epsilon: float) -> list[one_shot.Estimate]:
   ('epsilon', 'published'), [(1.0, 0.12), (3.0, 0.16), (10.0, 0.21)]
 )
 def test_plain_gaussian_mechanism(epsilon: float, published: float) -> None:
-  """Means and deviations of 50 repeats, as in [AKOOMS23, section 4].
+  """Means and deviations of 50 repeats, as in [AKOOMS23].
 
   The estimate of the ratio has the standard deviation 1 / sqrt(k); epsilon has
   as much times its slope. 50 repeats have the chi-squared law about it, and

@@ -5,7 +5,7 @@ Each of m canaries is included if its own fair coin says so. After the run the
 auditor guesses the coins of r of them, those of which it is surest, and v
 guesses are right. Under (epsilon, delta)-differential privacy v is hardly more
 than what guesses that are right with probability e^epsilon / (1 + e^epsilon)
-would give [SNJ23, arXiv 2305.08846, Thm 5.2]. Nothing is assumed about the
+would give [SNJ23, arXiv 2305.08846, Cor. 5.4]. Nothing is assumed about the
 model, the training or the scores. docs/audit.md, section 4.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Epsilon from the cosines of canaries with what was released.
 
-A canary that is not in a release has a cosine of exactly known law; those that
+Canaries that are not in a release have cosines of exactly known law; those that
 are in it are moved [AKOOMS23, arXiv 2302.03098]. From how far, one estimates
 the Gaussian noise that the canaries met, and the epsilon of that noise.
 docs/audit.md, section 3, has the proofs and says what is assumed.
@@ -92,11 +92,12 @@ def estimates(
 
 
 def null_tail(cosines: checks.ArrayLike, dimension: int) -> checks.FloatArray:
-  """Returns P(C >= cosine) for a canary that is not in the release.
+  """Returns P(C >= cosine) for a canary of a seed that is not in the release.
 
   (1 + C) / 2 has the law Beta((d - 1) / 2, (d - 1) / 2), whatever the release
-  is. The tail is a p-value of a canary; for the largest cosine over rounds or
-  over canaries, multiply the least by their number.
+  is, if none of the seed's canaries is in it. The tail is a p-value of that;
+  for the largest cosine over rounds or over canaries, multiply the least by
+  their number.
 
   Args:
     cosines: In [-1, 1], of any shape.

@@ -24,6 +24,7 @@ EVERYTHING = {
   *BELOW,
   'accounting',
   'aggregators',
+  'audit',
   'ledger',
   'mechanism',
   'metrics',
@@ -40,6 +41,7 @@ MAY_IMPORT = {
   '_validate': set(),
   'accounting': {'_validate'},
   'aggregators': {*BELOW, 'accounting', 'mechanism'},
+  'audit': {'_validate'},
   'cli': EVERYTHING,
   'execution': {*BELOW, 'secagg'},
   'ledger': {'_validate', 'accounting'},
@@ -49,7 +51,13 @@ MAY_IMPORT = {
   'secagg': SHARED,
   'tasks': BELOW,
 }
-WITHOUT_TENSORFLOW = ('accounting', 'ledger', 'secagg', *sorted(SHARED))
+WITHOUT_TENSORFLOW = (
+  'accounting',
+  'audit',
+  'ledger',
+  'secagg',
+  *sorted(SHARED),
+)
 
 MODULE_LINES = 400
 MEDIAN_MODULE_LINES = 200

@@ -40,6 +40,7 @@ _SUBMODULES = frozenset(
   [
     'accounting',
     'aggregators',
+    'audit',
     'cli',
     'execution',
     'ledger',

@@ -39,6 +39,7 @@ _SUBMODULES = frozenset(
   [
     'accounting',
     'aggregators',
+    'audit',
     'cli',
     'execution',
     'ledger',

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import math
 from typing import Any
 
 from tff_secagg_ext._compat import tff
@@ -122,6 +123,21 @@ def of_process(
     None if model is None else model.length,
     tuple(dict.fromkeys(unaccounted)),
     None if of_metrics is None else of_metrics.length,
+  )
+
+
+def beside_the_vector(computation: tff.Computation) -> tuple[str, ...]:
+  """Names what leaves the clients beside the longest vector that is summed.
+
+  Args:
+    computation: From (state, values) to (state, results).
+  """
+  sums = _sums(computation, [path for path, _ in _results(computation)])
+  longest = max(sums, key=lambda each: math.prod(each.type.shape or ()))
+  return tuple(
+    dict.fromkeys(
+      reason for each in sums if each is not longest for reason in each.reasons
+    )
   )
 
 

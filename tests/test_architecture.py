@@ -66,7 +66,12 @@ PARAMETERS = 6
 PRAGMAS = 10
 # Its first five parameters are those of the function whose place it takes.
 DROP_IN = 'ddp_secure_aggregator'
-SIGNS = f'{PACKAGE}.mechanism.rotation'
+# Draws that keep nothing secret: signs that everybody may know, and the noise
+# of others that an attack draws again.
+PUBLIC_DRAWS = {
+  f'{PACKAGE}.mechanism.rotation': 'stateless_uniform',
+  f'{PACKAGE}.program.subjects': 'stateless_poisson',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +206,8 @@ def test_no_draw_is_made_beside_kernel_and_keystream(module: Module):
     if name.partition('.')[0] == 'random' or name.startswith('numpy.random')
   ]
   assert not re.search(r'\b(np|numpy)\.random\b', module.text)
-  # Signs that everybody may know come from a counter-based generator.
-  public = r'(?!\.stateless_uniform\b)' if module.name == SIGNS else ''
+  draw = PUBLIC_DRAWS.get(module.name)
+  public = rf'(?!\.{draw}\b)' if draw else ''
   assert not re.search(rf'\btf\.random\b{public}', module.text)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tff_secagg_ext.cli import budget, errors, options, secagg
+from tff_secagg_ext.cli import audit, budget, errors, options, secagg
 from tff_secagg_ext.cli import ledger as ledger_commands
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.add_typer(ledger_commands.app, name='ledger')
 app.add_typer(secagg.app, name='secagg')
 app.add_typer(budget.app, name='budget')
+app.add_typer(audit.app, name='audit')
 
 _Ledger = Annotated[str, typer.Option(help='SQLAlchemy URL of the ledger.')]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
+import math
 from typing import Any
 
 from tff_secagg_ext._compat import tff
@@ -132,18 +133,36 @@ def of_process(
   )
 
 
-def sums_of(process: tff.learning.templates.LearningProcess) -> list[Sum]:
-  """Returns all that is summed over the clients in a round.
+def sums_of(computation: tff.Computation) -> list[Sum]:
+  """Returns all that is summed over the clients.
+
+  Args:
+    computation: From (state, values) to (state, results).
 
   Raises whatever compiling the process raises.
   """
-  return _sums(process.next, [path for path, _ in _results(process.next)])
+  return _sums(computation, [path for path, _ in _results(computation)])
 
 
 def unknown(error: Exception) -> Releases:
   """Returns what is said of a process that compiling raised `error` for."""
   reason = f'process.next cannot be checked ({type(error).__name__})'
   return Releases(None, (reason,))
+
+
+def beside_the_vector(computation: tff.Computation) -> tuple[str, ...]:
+  """Names what leaves the clients beside the longest vector that is summed.
+
+  Args:
+    computation: From (state, values) to (state, results).
+  """
+  sums = sums_of(computation)
+  longest = max(sums, key=lambda each: math.prod(each.type.shape or ()))
+  return tuple(
+    dict.fromkeys(
+      reason for each in sums if each is not longest for reason in each.reasons
+    )
+  )
 
 
 def find_measurements(metrics: Any) -> dict[str, Any]:

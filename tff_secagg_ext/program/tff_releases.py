@@ -92,7 +92,7 @@ def of_process(
   if isinstance(noise, tff_factories.Unknown):
     return Releases(None, (f'{noise.name} is not accounted',))
   try:
-    sums = releases_lib.sums_of(process)
+    sums = releases_lib.sums_of(process.next)
   except Exception as error:  # pylint: disable=broad-except
     return releases_lib.unknown(error)
   value_type = weights(process)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tff-secagg audit`: attacks on what was built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tff_secagg_ext.cli import errors
+
+if TYPE_CHECKING:
+  from tff_secagg_ext.audit import implementation as audit
+
+app = typer.Typer(no_args_is_help=True, help='Attack what was built.')
+
+Row = tuple[str, 'audit.Check', 'audit.Finding']
+"""A factory's name, a check, and what it found."""
+
+
+@app.callback()
+def group() -> None:
+  """Attack what was built."""
+
+
+@app.command()
+def implementation(
+  factory: Annotated[
+    list[str] | None,
+    typer.Option(
+      help='ours, ours-fixed, tff, tfp-skellam, tfp-dgauss or'
+      ' module:attribute, a function of (noise_multiplier, clients_per_round,'
+      ' bits); may be repeated. ours by default.',
+      show_default=False,
+    ),
+  ] = None,
+  check: Annotated[
+    list[str] | None,
+    typer.Option(help='Name of a check; may be repeated. All by default.'),
+  ] = None,
+  clip_norm: Annotated[
+    float,
+    typer.Option(help='L2 norm of one client at most, for module:attribute.'),
+  ] = 1.0,
+  as_json: Annotated[
+    bool, typer.Option('--json', help='Print JSON, with all figures.')
+  ] = False,
+) -> None:
+  """Attacks aggregation factories, and exits with 1 if an attack succeeds."""
+  with errors.one_line(ValueError, ImportError):
+    rows = list(attacks(factory or ['ours'], check or [], clip_norm))
+  if as_json:
+    typer.echo(json.dumps([as_dict(row) for row in rows], indent=2))
+  else:
+    _print(rows)
+  if any(row[2].verdict.value == 'broken' for row in rows):
+    raise typer.Exit(1)
+
+
+def attacks(
+  factories: Iterable[str], checks: Iterable[str] = (), clip_norm: float = 1.0
+) -> Iterable[Row]:
+  """Runs checks on factories, by name, and yields what each found.
+
+  Raises:
+    ValueError: If there is no factory, or no check, of a name.
+  """
+  from tff_secagg_ext.audit import implementation as audit
+  from tff_secagg_ext.program import subjects
+
+  made = {name: subjects.named(name, clip_norm) for name in factories}
+  for name, make in made.items():
+    for check, finding in audit.run(make, list(checks)):
+      yield name, check, finding
+
+
+def as_dict(row: Row) -> Mapping[str, Any]:
+  """A row as JSON values."""
+  factory, check, finding = row
+  return {
+    'factory': factory,
+    'check': check.name,
+    'attacks': check.attacks,
+    'setting': dataclasses.asdict(check.setting),
+    'verdict': finding.verdict.value,
+    'why': finding.why,
+    'figures': dict(finding.figures),
+    'false_alarm': finding.false_alarm,
+  }
+
+
+def figures(finding: audit.Finding) -> str:
+  """The evidence in one line."""
+  return ', '.join(
+    f'{name.replace("_", " ")} {_figure(value)}'
+    for name, value in finding.figures.items()
+  )
+
+
+def chance(finding: audit.Finding) -> str:
+  """The probability at most of a false alarm."""
+  return f'{finding.false_alarm:.0e}' if finding.false_alarm else '0'
+
+
+def _figure(value: float | int | str) -> str:
+  return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def _print(rows: Iterable[Row]) -> None:
+  from rich.console import Console
+  from rich.table import Table
+
+  console = Console()
+  table = Table('factory', 'check', 'verdict', 'why', 'false alarm')
+  for name, check, finding in rows:
+    table.add_row(
+      name,
+      check.name,
+      finding.verdict.value,
+      finding.why,
+      chance(finding),
+    )
+  console.print(table)
+  for name, check, finding in rows:
+    if finding.figures:
+      console.print(
+        f'{name}, {check.name}: {figures(finding)}',
+        highlight=False,
+        markup=False,
+      )

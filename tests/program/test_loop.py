@@ -63,7 +63,7 @@ class Setting:
     ]
 
   def checkpoints(self) -> list[pathlib.Path]:
-    found = (self.folder / 'checkpoints').iterdir()
+    found = (self.folder / 'checkpoints').glob('round_state_*')
     return sorted(found, key=lambda p: int(p.name.rsplit('_', 1)[1]))
 
 
@@ -123,6 +123,24 @@ def test_a_round_not_saved_is_lost_and_run_again(
   charge = setting.seen[0].entry.charge
   expected = accounting.release_epsilon([charge] * 2, 1e-5).value
   assert release == pytest.approx(expected)
+
+
+def test_a_round_that_was_committed_is_released_when_the_run_goes_on(
+  setting: Setting,
+) -> None:
+  def killed(record: program.RoundRecord) -> None:
+    setting.seen.append(record)
+    if record.entry.attempt.round == 2:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    setting.train(3, on_round=killed)
+  setting.train(3)
+  assert [r.entry.attempt.round for r in setting.seen] == [1, 2, 2, 3]
+  assert setting.attempts() == [(n, 'committed') for n in (1, 2, 3)]
+  assert setting.seen[1].entry == setting.seen[2].entry
+  setting.train(3)
+  assert len(setting.seen) == 4
 
 
 def test_a_broken_checkpoint_is_passed_over(setting: Setting) -> None:

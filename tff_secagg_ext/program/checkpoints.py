@@ -36,6 +36,8 @@ from tff_secagg_ext.program import keys
 from tff_secagg_ext.program.account import Settlement
 
 _PREFIX = 'round_state_'
+# Holds the number of the newest round that was released.
+_RELEASED = 'released'
 _UNFINISHED = re.compile(_PREFIX + r'\d+_temp\d+')
 
 _logger = logging.getLogger('tff_secagg_ext')
@@ -125,6 +127,20 @@ class Checkpoints:
     version = max(self._versions(), default=0) + 1
     _run(self._manager.save(checkpoint, version))
     _sync(self._folder / f'{_PREFIX}{version}')
+
+  @property
+  def released(self) -> int:
+    """The newest round that is marked as released; 0 for none."""
+    try:
+      return int((self._folder / _RELEASED).read_text('ascii'))
+    except FileNotFoundError:
+      return 0
+
+  def mark_released(self, number: int) -> None:
+    """Remembers, at once or not at all, that a round was released."""
+    fresh = self._folder / f'{_RELEASED}.new'
+    fresh.write_text(str(number), 'ascii')
+    fresh.replace(self._folder / _RELEASED)
 
   def newest(
     self, state: Any, population: int, usable: Callable[[Checkpoint], bool]

@@ -10,7 +10,7 @@ one of the states that `train` knows how to go on from:
 | reserve | reserved | | lost and charged; run anew, with another cohort |
 | run | reserved | | the same |
 | save | reserved | there | committed from the checkpoint, then released |
-| commit | committed | there | goes on with the next round |
+| commit | committed | there | released, then goes on with the next round |
 
 The release is the call of `on_round`: it may come twice for the newest round
 of a killed run, and never before the commit.
@@ -117,7 +117,8 @@ def train(
   * Killed at any moment and called again, it loses no round that was spent
     and commits none twice; cohorts, noise and everything random are fresh
     where a round is run again.
-  * `on_round` is called after the commit of a round, in order.
+  * `on_round` is called after the commit of each round, in order; twice only if
+    the run was killed between its call and the end of the round.
   * A round whose secure sums are aborted is recorded as lost, and run again
     with a new cohort.
   * A round that would pass the recorder's budget is not begun, and ends
@@ -221,9 +222,12 @@ class _Loop:
     self._participations = np.asarray(found.participations, np.int32)
     run = self._account.run
     if run.status(found.number) == 'reserved':
-      entry = self._account.commit(found.number, found.settlement)
-      self._on_round(RoundRecord(entry, self._state))
-    elif found.number.round < run.rounds_committed:
+      self._release(self._account.commit(found.number, found.settlement))
+    elif found.number.round == run.rounds_committed:
+      if self._checkpoints.released < found.number.round:
+        committed = (e for e in run.entries if e.kind == 'committed')
+        self._release(next(e for e in committed if e.attempt == found.number))
+    else:
       _logger.warning(
         'The checkpoint of round %d is the newest that can be read, of %d'
         ' committed: what the rounds after it trained is gone, not what they'
@@ -253,7 +257,11 @@ class _Loop:
       )
     entry = self._account.commit(reservation.attempt, settlement)
     self._state, self._participations = output.state, participations
+    self._release(entry)
+
+  def _release(self, entry: ledger_lib.Entry) -> None:
     self._on_round(RoundRecord(entry, self._state))
+    self._checkpoints.mark_released(entry.attempt.round)
 
   def _draw(self) -> Cohort:
     """Returns the cohort of the next attempt."""

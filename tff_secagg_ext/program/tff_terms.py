@@ -10,6 +10,7 @@ from typing import Any
 
 from tff_secagg_ext import accounting
 from tff_secagg_ext._compat import tff
+from tff_secagg_ext._dropout_noise import DropoutNoise
 from tff_secagg_ext.execution import Report
 from tff_secagg_ext.program import tff_factories, tff_releases
 from tff_secagg_ext.program.noised_sums import MeasurementError
@@ -119,6 +120,11 @@ class TffTerms(Terms):
     """Returns 0: cohorts have no bounds."""
     del sampling, delta
     return 0.0
+
+  @property
+  def _exact_noises(self) -> list[DropoutNoise]:
+    """None: TFF's noise has no layers."""
+    return []
 
   def evidence(self, output: Any) -> Any:
     """Returns the aggregator's measurements and state, as they are after."""

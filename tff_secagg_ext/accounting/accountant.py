@@ -13,7 +13,6 @@ from tff_secagg_ext import _validate
 from tff_secagg_ext.accounting import (
   conversion,
   costs,
-  nearness,
   pld,
   pricing,
   profiles,
@@ -176,25 +175,25 @@ class Accountant:
       bounds.append(self._selection.worst(max_participations))
     # Which rounds a client takes part in may depend on the outcomes: the noise
     # of all rounds counts.
-    near, waivers = everything.near, everything.waivers
-    found = (
-      self._with_external(dataclasses.replace(b, near=near, waivers=waivers))
-      for b in bounds
-    )
+    found = (self._with_external(bound, everything) for bound in bounds)
     return min(found, key=lambda epsilon: epsilon.value)
 
-  def _with_external(self, total: costs.Cost) -> Epsilon:
+  def _with_external(
+    self, bound: costs.Cost, everything: costs.Cost
+  ) -> Epsilon:
     """Returns the server's epsilon of rounds and of all that is external."""
     composition = None
     if self._external.sampled:
       composition = self._external_composition
-      if total.squared_ratio > 0.0:
-        ratio = math.sqrt(total.squared_ratio)
+      if bound.squared_ratio > 0.0:
+        ratio = math.sqrt(bound.squared_ratio)
         composition = composition.then(profiles.Profile('poisson', ratio, 1.0))
-    external = dataclasses.replace(
-      self._external.cost('server'), near=nearness.Nearness(), waivers=()
+    total = dataclasses.replace(
+      bound + self._external.cost('server'),
+      near=everything.near,
+      waivers=everything.waivers,
     )
-    return conversion.best(total + external, self.delta, composition)
+    return conversion.best(total, self.delta, composition)
 
 
 def _account(

@@ -120,8 +120,14 @@ def composed_epsilon(
   index = np.ceil(chosen / step) if round_up else np.floor(chosen / step)
   law = np.bincount(index.astype(int) % size, masses, minlength=size)
   composed = np.fft.irfft(np.fft.rfft(law) ** rounds, size)
+  return _epsilon_of_law(composed, step, delta)
+
+
+def _epsilon_of_law(law: FloatArray, step: float, delta: float) -> float:
+  """Epsilon of losses that are `step` times their index, modulo its size."""
+  size = law.size
+  composed = np.roll(law, size // 4)
   values = (np.arange(size) - size // 4) * step
-  composed = np.roll(composed, size // 4)
   low, high = 0.0, float(values[-1])
   for _ in range(60):
     middle = (low + high) / 2.0
@@ -245,18 +251,7 @@ def sampled_gaussians_epsilon(
       chosen.astype(int) % size, np.diff(weights), minlength=size
     )
     product = product * np.fft.rfft(law) ** rounds
-  composed = np.roll(np.fft.irfft(product, size), size // 4)
-  values = (np.arange(size) - size // 4) * step
-  low, high = 0.0, float(values[-1])
-  for _ in range(60):
-    middle = (low + high) / 2.0
-    above = values > middle
-    gain = -np.expm1(middle - values[above])
-    if float((composed[above] * gain).sum()) > delta:
-      low = middle
-    else:
-      high = middle
-  return high
+  return _epsilon_of_law(np.fft.irfft(product, size), step, delta)
 
 
 def allocated_divergences(

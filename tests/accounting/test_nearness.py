@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import mpmath
 import numpy as np
 import pytest
+from scipy import optimize
 
 from tests.oracles import accounting as oracle
 from tests.oracles import laws
@@ -114,16 +115,26 @@ def _theorem(near: nearness.Nearness, log_failure: float, step: float) -> float:
   """The least t of Theorem 6 at the least reach that leaves half of eta."""
   mu = near.least_variance
   log_half = log_failure - math.log(2.0)
-  for reach in np.arange(4.0, 30.5, step):
-    exponent = reach**2 - mu * (math.cosh(reach / math.sqrt(mu)) - 1.0)
-    if math.log(2.0 * near.coordinates) - exponent > log_half:
-      continue
-    steepest = max(reach**4 / 24.0, (reach**2 + reach) / 2.0) / mu
-    orders = np.geomspace(1e-4, 100.0, 800) / steepest
-    growth = np.exp(orders * steepest)
-    moments = near.distance * (orders + orders**2 * growth / 2.0)
-    return float(np.min((moments - log_half) / orders))
-  return math.inf
+  reach = 4.0
+  while math.log(2.0 * near.coordinates) - reach**2 > log_half - mu * (
+    math.cosh(reach / math.sqrt(mu)) - 1.0
+  ):
+    reach += step
+    if reach > 30.0:
+      return math.inf
+  steepness = max(reach**4 / 24.0, (reach**2 + reach) / 2.0) / mu
+
+  def bound(log_power: float) -> float:
+    """The theorem's t at the order whose growth is e^(e^log_power)."""
+    order = math.exp(log_power) / steepness
+    growth = math.exp(math.exp(log_power))
+    return near.distance * (1.0 + order / 2.0 * growth) - log_half / order
+
+  # It is convex in the order, so that it has one valley.
+  least = optimize.minimize_scalar(
+    bound, bounds=(math.log(1e-6), math.log(200.0)), method='bounded'
+  )
+  return float(least.fun)
 
 
 def test_nothing_is_near_and_too_rare_is_infinite() -> None:

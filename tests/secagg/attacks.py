@@ -8,14 +8,14 @@ its goal. With the one check taken out that is named beside it, it does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import re
 
 import pytest
 
 from tests.secagg.malicious import Attacker, World
-from tff_secagg_ext.secagg import checks, errors
+from tff_secagg_ext.secagg import checks, client, errors, keys
 from tff_secagg_ext.secagg.setup import Security
 
 Patch = pytest.MonkeyPatch
@@ -140,3 +140,60 @@ def together(*changes: Callable[[Patch], None]) -> Callable[[Patch], None]:
 
 # A client that forgets in which rounds it has answered.
 ANSWER_AGAIN = no_check(checks, 'unanswered')
+
+
+# A client that can be asked again at a step that it has left.
+KEEP_STATES = together(
+  lambda patch: patch.setattr(client.State, '_leave', lambda it: it._memory),
+  ANSWER_AGAIN,
+)
+
+
+def unconfirmed(patch: Patch) -> None:
+  """Clients that ask for no confirmation by others."""
+  real = checks.confirmations
+  patch.setattr(
+    checks,
+    'confirmations',
+    lambda request, neighborhood, *rest: real(
+      request, dataclasses.replace(neighborhood, threshold=0), *rest
+    ),
+  )
+
+
+def sign_any_list(patch: Patch) -> None:
+  """Confirmations that hold for every list."""
+  real = keys.survivors_content
+  patch.setattr(
+    keys, 'survivors_content', lambda digest, seed, _: real(digest, seed, b'')
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Telling:
+  """A list of who is alive, and who is asked what of it.
+
+  Attributes:
+    alive: Whom it names.
+    confirm: Who is asked to confirm it.
+    unmask: Who is then asked for shares.
+  """
+
+  alive: Collection[int]
+  confirm: Sequence[int]
+  unmask: Sequence[int]
+
+
+def tell(
+  server: Attacker,
+  one: Telling,
+  other: Telling,
+  forge: Callable[[dict[int, bytes], dict[int, bytes]], None] = lambda *_: None,
+) -> None:
+  """Tells two groups two lists, with signatures that are made from both."""
+  first, second = server.bitmap(one.alive), server.bitmap(other.alive)
+  signed = server.confirm(first, *one.confirm)
+  also_signed = server.confirm(second, *other.confirm)
+  forge(also_signed, signed)
+  server.unmask(first, signed, *one.unmask)
+  server.unmask(second, also_signed, *other.unmask)

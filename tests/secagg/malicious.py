@@ -327,12 +327,19 @@ class Attacker:
         self.delivered[i] = tuple(sealed)
         self.masked[i] = tagging.unpack(memoryview(answer), self.setup)[0]
 
-  def until_masked(self, degree: int = 7, threshold: int = 4) -> None:
-    """Follows the protocol until all vectors are masked."""
+  def until_masked(self, degree: int = 7, threshold: int = 4) -> bool:
+    """Follows the protocol until all vectors are masked.
+
+    Returns:
+      Whether there is a session: false if all have refused the setup.
+    """
     self.invite()
+    if not self.honest:
+      return False
     self.reveal(self.roster())
     self.introduce(degree=degree, threshold=threshold)
     self.deliver()
+    return True
 
   def bitmap(self, alive: Collection[int]) -> bytes:
     return codec.pack_bits(i in alive for i in self.last.members)
@@ -376,6 +383,11 @@ class Attacker:
       ):
         if owner in self.peers and owner not in self.puppets:
           self.note(kind, owner, i, share)
+
+  def ask(self, alive: Collection[int], *to: int) -> None:
+    """Has some clients confirm who is alive, and asks them for shares."""
+    survivors = self.bitmap(alive)
+    self.unmask(survivors, self.confirm(survivors, *to), *to)
 
   def secret(self, kind: str, owner: int) -> bytes | None:
     """Returns a secret of which there are enough shares."""

@@ -116,9 +116,7 @@ def masked_with_a_puppet_alone(server: Attacker) -> bool:
   server.introduce()
   server.deliver(VICTIM, senders=(8,))
   server.deliver(*range(2, 8))
-  everybody = server.bitmap(ALL)
-  signed = server.confirm(everybody, *range(2, 8))
-  server.unmask(everybody, signed, *range(2, 8))
+  server.ask(ALL, *range(2, 8))
   return server.knows_vector()
 
 
@@ -283,15 +281,9 @@ def a_roster_that_grows(server: Attacker) -> bool:
 )
 def a_setup_without_verification(server: Attacker) -> bool:
   """The clients are done before a sum is published: any will do."""
-  server.invite()
-  if not server.honest:
+  if not server.until_masked():
     return False
-  server.reveal(server.roster())
-  server.introduce()
-  server.deliver()
-  everybody = server.bitmap(ALL)
-  signed = server.confirm(everybody, *server.honest)
-  server.unmask(everybody, signed, *server.honest)
+  server.ask(ALL, *server.honest)
   return all(
     isinstance(state, client.Finished) for state in server.states.values()
   )
@@ -307,15 +299,9 @@ def a_setup_without_verification(server: Attacker) -> bool:
 )
 def a_larger_modulus(server: Attacker) -> bool:
   """The sum of integers tells what the sum modulo m does not."""
-  server.invite()
-  if not server.honest:
+  if not server.until_masked():
     return False
-  server.reveal(server.roster())
-  server.introduce()
-  server.deliver()
-  everybody = server.bitmap(ALL)
-  signed = server.confirm(everybody, *server.honest)
-  server.unmask(everybody, signed, *server.honest)
+  server.ask(ALL, *server.honest)
   found = server.open(ALL, cancelled=ALL)
   exact = sum(server.vectors.values())
   return np.array_equal(found, exact) and bool((exact >= SPEC.modulus).any())

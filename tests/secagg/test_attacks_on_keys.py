@@ -334,9 +334,7 @@ def a_misdelivered_share(server: Attacker) -> bool:
 def summed(server: Attacker) -> np.ndarray:
   """Runs a session to its sum, tags included."""
   server.until_masked()
-  everybody = server.bitmap(server.last.members)
-  signed = server.confirm(everybody, *server.honest)
-  server.unmask(everybody, signed, *server.honest)
+  server.ask(server.last.members, *server.honest)
   return server.open(ALL, cancelled=ALL)
 
 
@@ -400,15 +398,9 @@ def a_replayed_session(server: Attacker) -> bool:
   earlier = summed(server)
   server.vectors = {i: x[::-1].copy() for i, x in server.vectors.items()}
   server.begin()
-  server.invite()
-  if not server.honest:
+  if not server.until_masked():
     return False
-  server.reveal(server.roster())
-  server.introduce()
-  server.deliver()
-  everybody = server.bitmap(ALL)
-  signed = server.confirm(everybody, *server.honest)
-  server.unmask(everybody, signed, *server.honest)
+  server.ask(ALL, *server.honest)
   now = server.open(ALL, cancelled=ALL)
   return not np.array_equal(earlier, now) and server.is_accepted(earlier, 5)
 

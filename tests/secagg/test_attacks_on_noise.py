@@ -14,18 +14,21 @@ import os
 
 from tests.secagg.attacks import (
   ALL,
-  ANSWER_AGAIN,
+  KEEP_STATES,
   Attack,
   Attacks,
   Patch,
+  Telling,
   no_check,
   refuse,
+  sign_any_list,
   succeed,
-  together,
+  tell,
+  unconfirmed,
 )
 from tests.secagg.malicious import COMPLETE, SPEC, Attacker
 from tff_secagg_ext._dropout_noise import DropoutNoise
-from tff_secagg_ext.secagg import checks, client, errors, keys, layers
+from tff_secagg_ext.secagg import checks, errors, keys, layers
 from tff_secagg_ext.secagg.setup import PlacedNoise, Security
 
 ATTACKS = Attacks()
@@ -47,14 +50,10 @@ def attack(error, match, take_out, **world):
   return ATTACKS.add(error, match, take_out, **world)
 
 
-def keep_states(patch: Patch) -> None:
-  patch.setattr(client.State, '_leave', lambda state: state._memory)
-
-
 @attack(
   errors.StateSpentError,
   'was left already',
-  together(keep_states, ANSWER_AGAIN),
+  KEEP_STATES,
 )
 def both_numbers_of_dropouts_of_everybody(server: Attacker) -> bool:
   server.until_masked()
@@ -62,27 +61,22 @@ def both_numbers_of_dropouts_of_everybody(server: Attacker) -> bool:
   for alive in (WITHOUT_LOST, list(ALL)):
     server.states = dict(before)
     asked = [i for i in everybody if i in alive]
-    signed = server.confirm(server.bitmap(alive), *asked)
-    server.unmask(server.bitmap(alive), signed, *asked)
+    server.ask(alive, *asked)
   return server.knows_sum_without_noise(SUMMED)
 
 
 @attack(
   errors.StateSpentError,
   'was left already',
-  together(keep_states, ANSWER_AGAIN),
+  KEEP_STATES,
 )
 def a_request_that_is_sent_again_for_others(server: Attacker) -> bool:
   """Everybody has confirmed; then the list without the lost one is sent."""
   server.until_masked()
   before = dict(server.states)
-  everybody = server.bitmap(ALL)
-  signed = server.confirm(everybody, *server.honest)
-  server.unmask(everybody, signed, *server.honest)
+  server.ask(ALL, *server.honest)
   server.states = {i: before[i] for i in before if i != LOST}
-  shorter = server.bitmap(WITHOUT_LOST)
-  signed = server.confirm(shorter, *server.honest)
-  server.unmask(shorter, signed, *server.honest)
+  server.ask(WITHOUT_LOST, *server.honest)
   return server.knows_sum_without_noise(SUMMED)
 
 
@@ -93,42 +87,31 @@ def a_request_that_is_sent_again_for_others(server: Attacker) -> bool:
 )
 def another_number_than_was_confirmed(server: Attacker) -> bool:
   server.until_masked()
-  everybody, shorter = server.bitmap(ALL), server.bitmap(WITHOUT_LOST)
-  signed_all = server.confirm(everybody, 1, 2, 3, LOST)
-  signed_short = server.confirm(shorter, 4, 5, 6)
-  server.unmask(everybody, signed_all, 4, 5, 6, LOST)
-  server.unmask(shorter, signed_short, 1, 2, 3)
+  tell(
+    server,
+    Telling(ALL, confirm=(1, 2, 3, LOST), unmask=(4, 5, 6, LOST)),
+    Telling(WITHOUT_LOST, confirm=(4, 5, 6), unmask=(1, 2, 3)),
+  )
   return server.knows_sum_without_noise(SUMMED)
 
 
-def lie(server: Attacker, forge) -> bool:
+def lie(server: Attacker, forge=lambda *_: None) -> bool:
   """Four clients are told that all have survived, three that one has not."""
   server.until_masked()
-  everybody, shorter = server.bitmap(ALL), server.bitmap(WITHOUT_LOST)
-  signed_all = server.confirm(everybody, 4, 5, 6, LOST)
-  signed_short = server.confirm(shorter, 1, 2, 3)
-  forge(signed_short, signed_all)
-  server.unmask(everybody, signed_all, 4, 5, 6, LOST)
-  server.unmask(shorter, signed_short, 1, 2, 3)
-  return server.knows_sum_without_noise(SUMMED)
-
-
-def unconfirmed(patch: Patch) -> None:
-  real = checks.confirmations
-  patch.setattr(
-    checks,
-    'confirmations',
-    lambda request, neighborhood, *rest: real(
-      request, dataclasses.replace(neighborhood, threshold=0), *rest
-    ),
+  tell(
+    server,
+    Telling(ALL, confirm=(4, 5, 6, LOST), unmask=(4, 5, 6, LOST)),
+    Telling(WITHOUT_LOST, confirm=(1, 2, 3), unmask=(1, 2, 3)),
+    forge,
   )
+  return server.knows_sum_without_noise(SUMMED)
 
 
 @attack(
   errors.NotConfirmed, 'At least 4 neighbors must have confirmed', unconfirmed
 )
 def a_lie_to_some_clients(server: Attacker) -> bool:
-  return lie(server, lambda short, everybody: None)
+  return lie(server)
 
 
 @attack(
@@ -138,13 +121,6 @@ def a_lie_to_some_clients(server: Attacker) -> bool:
 )
 def a_lie_with_forged_confirmations(server: Attacker) -> bool:
   return lie(server, lambda short, everybody: short.update({4: os.urandom(64)}))
-
-
-def sign_any_list(patch: Patch) -> None:
-  real = keys.survivors_content
-  patch.setattr(
-    keys, 'survivors_content', lambda digest, seed, _: real(digest, seed, b'')
-  )
 
 
 @attack(errors.BadSignature, 'must be confirmed by client 4', sign_any_list)
@@ -165,15 +141,9 @@ FEWER = dataclasses.replace(NOISE, clients=7, dropouts=1)
 )
 def noise_of_a_setup_is_for_fewer_clients(server: Attacker) -> bool:
   """Seven survive: none is missing, where one is."""
-  server.invite()
-  if not server.honest:
+  if not server.until_masked():
     return False
-  server.reveal(server.roster())
-  server.introduce()
-  server.deliver()
-  shorter = server.bitmap(WITHOUT_LOST)
-  asked = [i for i in server.honest if i != LOST]
-  server.unmask(shorter, server.confirm(shorter, *asked), *asked)
+  server.ask(WITHOUT_LOST, *(i for i in server.honest if i != LOST))
   return server.knows_sum_without_noise(SUMMED)
 
 
@@ -201,12 +171,8 @@ def two_numbers_of_dropouts_in_two_regions_of_a_graph(server: Attacker) -> bool:
   server.deliver()
   circle = around(server)
   one, lost, other = circle[:8], circle[8], circle[9:]
-  everybody = server.bitmap(circle)
-  shorter = server.bitmap([i for i in circle if i != lost])
-  signed = server.confirm(everybody, *one)
-  server.unmask(everybody, signed, *one)
-  signed = server.confirm(shorter, *other)
-  server.unmask(shorter, signed, *other)
+  server.ask(circle, *one)
+  server.ask([i for i in circle if i != lost], *other)
   # Each in the midst of its region: of one the layer is off, of one it stays.
   middle, opposite = one[4], other[3]
   return (
@@ -241,9 +207,7 @@ def test_without_a_lie_the_layer_stays():
   """What an honest server has of the same clients is noised."""
   server = Attacker(ATTACKS[0].world)
   server.until_masked()
-  shorter = server.bitmap(WITHOUT_LOST)
-  asked = [i for i in server.honest if i != LOST]
-  server.unmask(shorter, server.confirm(shorter, *asked), *asked)
+  server.ask(WITHOUT_LOST, *(i for i in server.honest if i != LOST))
   assert server.open(SUMMED, cancelled=SUMMED) is not None
   assert all(server.secret('layer 2', i) for i in SUMMED)
   assert not any(server.secret('layer 1', i) for i in SUMMED)

@@ -6,7 +6,6 @@ See `tests.secagg.attacks` for what is asserted of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import copy
 import dataclasses
 import os
@@ -18,15 +17,19 @@ from tests.secagg.attacks import (
   ALL,
   ANSWER_AGAIN,
   FIVE,
+  KEEP_STATES,
   WITHOUT,
   Attack,
   Attacks,
   Patch,
+  Telling,
   no_check,
   refuse,
+  sign_any_list,
   succeed,
   survivors_with,
-  together,
+  tell,
+  unconfirmed,
 )
 from tests.secagg.malicious import (
   COMPLETE,
@@ -37,7 +40,6 @@ from tests.secagg.malicious import (
 )
 from tff_secagg_ext.secagg import (
   checks,
-  client,
   codec,
   errors,
   keys,
@@ -54,14 +56,10 @@ attack = ATTACKS.add
 # Both secrets of one client.
 
 
-def keep_states(patch: Patch) -> None:
-  patch.setattr(client.State, '_leave', lambda state: state._memory)
-
-
 @attack(
   errors.StateSpentError,
   'was left already',
-  together(keep_states, ANSWER_AGAIN),
+  KEEP_STATES,
 )
 def both_shares_over_several_messages(server: Attacker) -> bool:
   server.until_masked()
@@ -70,8 +68,7 @@ def both_shares_over_several_messages(server: Attacker) -> bool:
     server.states = dict(before)
     alive = [i for i in server.last.members if i not in dead]
     asked = [i for i in everybody if i not in dead]
-    signed = server.confirm(server.bitmap(alive), *asked)
-    server.unmask(server.bitmap(alive), signed, *asked)
+    server.ask(alive, *asked)
   return server.knows_vector()
 
 
@@ -82,42 +79,31 @@ def both_shares_over_several_messages(server: Attacker) -> bool:
 )
 def another_list_than_was_confirmed(server: Attacker) -> bool:
   server.until_masked()
-  alive, dead = server.bitmap(ALL), server.bitmap(WITHOUT)
-  signed_alive = server.confirm(alive, 1, 2, 3, 4)
-  signed_dead = server.confirm(dead, 5, 6, 7)
-  server.unmask(alive, signed_alive, 5, 6, 7)
-  server.unmask(dead, signed_dead, 2, 3, 4)
+  tell(
+    server,
+    Telling(ALL, confirm=(1, 2, 3, 4), unmask=(5, 6, 7)),
+    Telling(WITHOUT, confirm=(5, 6, 7), unmask=(2, 3, 4)),
+  )
   return server.knows_vector()
 
 
-def split_view(server: Attacker, forge: Callable[[dict, dict], None]) -> bool:
+def split_view(server: Attacker, forge=lambda *_: None) -> bool:
   """Two lists for two halves of the victim's neighbors."""
   server.until_masked()
-  alive, dead = server.bitmap(ALL), server.bitmap(WITHOUT)
-  signed_alive = server.confirm(alive, 1, 2, 3, 4)
-  signed_dead = server.confirm(dead, 5, 6, 7)
-  forge(signed_dead, signed_alive)
-  server.unmask(alive, signed_alive, 2, 3, 4)
-  server.unmask(dead, signed_dead, 5, 6, 7)
-  return server.knows_vector()
-
-
-def unconfirmed(patch: Patch) -> None:
-  real = checks.confirmations
-  patch.setattr(
-    checks,
-    'confirmations',
-    lambda request, neighborhood, *rest: real(
-      request, dataclasses.replace(neighborhood, threshold=0), *rest
-    ),
+  tell(
+    server,
+    Telling(ALL, confirm=(1, 2, 3, 4), unmask=(2, 3, 4)),
+    Telling(WITHOUT, confirm=(5, 6, 7), unmask=(5, 6, 7)),
+    forge,
   )
+  return server.knows_vector()
 
 
 @attack(
   errors.NotConfirmed, 'At least 4 neighbors must have confirmed', unconfirmed
 )
 def too_few_confirmations(server: Attacker) -> bool:
-  return split_view(server, lambda dead, alive: None)
+  return split_view(server)
 
 
 @attack(
@@ -128,13 +114,6 @@ def too_few_confirmations(server: Attacker) -> bool:
 def forged_confirmations(server: Attacker) -> bool:
   return split_view(
     server, lambda dead, alive: dead.update({2: os.urandom(64)})
-  )
-
-
-def sign_any_list(patch: Patch) -> None:
-  real = keys.survivors_content
-  patch.setattr(
-    keys, 'survivors_content', lambda digest, seed, _: real(digest, seed, b'')
   )
 
 
@@ -153,15 +132,10 @@ def confirmations_of_another_list(server: Attacker) -> bool:
   asked={'security': COMPLETE},
 )
 def assumptions_of_the_setup_are_weaker(server: Attacker) -> bool:
-  server.invite()
-  if not server.honest:
+  if not server.until_masked():
     return False
-  server.reveal(server.roster())
-  server.introduce()
-  server.deliver()
-  alive, dead = server.bitmap(ALL), server.bitmap(WITHOUT)
-  server.unmask(alive, server.confirm(alive, 2, 3), 2, 3)
-  server.unmask(dead, server.confirm(dead, 4, 5), 4, 5)
+  server.ask(ALL, 2, 3)
+  server.ask(WITHOUT, 4, 5)
   return server.knows_vector()
 
 
@@ -349,9 +323,7 @@ def sum_of(server: Attacker, alive: range) -> ring.Words | None:
   """Ends a session; `None` if the sum does not come out."""
   if not server.honest:
     return None
-  bitmap = server.bitmap(alive)
-  signed = server.confirm(bitmap, *server.honest)
-  server.unmask(bitmap, signed, *server.honest)
+  server.ask(alive, *server.honest)
   return server.open(alive, cancelled=alive)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tff_secagg_ext import accounting, execution, ledger
 from tff_secagg_ext.cli import progress, tables, training
-from tff_secagg_ext.ledger import view
+from tff_secagg_ext.ledger import AuditRecord, view
 
 
 def outcome(**changes):
@@ -171,6 +171,28 @@ def test_waivers_stand_beside_the_epsilon():
   tables.print_runs([run], Console(file=out, width=80))
   assert '6.3†' in out.getvalue()
   assert 'A. Reviewer' in out.getvalue()
+
+
+def test_audits_stand_below_the_epsilons():
+  described = {
+    'name': 'a',
+    'delta': 1e-3,
+    'created_at': '',
+    'settings': '{"secure_sums": "simulated: in the clear"}',
+  }
+  figures = {'lower_bound': 1.23456, 'alarm': False, 'rounds': [1], 'b': '[c]'}
+  audits = [
+    AuditRecord(kind, figures, 'then', n, 2, 'x:1:1', {})
+    for n, kind in enumerate(('one_shot', 'membership'), 1)
+  ]
+  run = view.describe(described, [], entries(), audits)
+  text = ' '.join(shown(run).split())
+  assert 'one_shot' in text
+  assert 'lower bound 1.235, alarm False, b [c]' in text
+  assert 'membership │ 2 │ unpublished: see --server-view' in text
+  whole = view.describe(described, [], entries(), audits, server_view=True)
+  assert 'unpublished' not in shown(whole)
+  assert 'figures' not in shown(view.describe(described, [], entries()))
 
 
 def test_waivers_are_told_while_a_run_goes_on():

@@ -327,7 +327,9 @@ def test_nothing_is_added_to_a_broken_chain(location: str) -> None:
 def test_what_is_no_head_is_refused(location: str, text: str) -> None:
   with Ledger.open(location) as ledger:
     write(ledger)
-    with pytest.raises(ValueError, match='two numbers and 64 hexadecimal'):
+    with pytest.raises(
+      ValueError, match='two numbers and 64 hexadecimal digits'
+    ):
       ledger.verify('mine', text)
 
 
@@ -427,5 +429,5 @@ def test_an_entry_of_no_session_is_named() -> None:
 
 
 def test_heads_read_as_they_are_written() -> None:
-  head = Head(3, 9, 'a' * 64)
-  assert Head.parse(str(head)) == head
+  for head in (Head(3, 9, 'a' * 64), Head(3, 9, 'a' * 64, audits=2)):
+    assert Head.parse(str(head)) == head

@@ -120,8 +120,8 @@ def test_lines_that_are_no_records_are_named(
 @pytest.mark.parametrize(
   ('number', 'fields', 'message'),
   [
-    (1, {'version': 2}, 'Line 1 must be of version 1; it is of 2, as a later'),
-    (1, {'version': 0}, r'Line 1 must be of version 1; it is of 0\. Give'),
+    (1, {'version': 3}, 'Line 1 must be of version 2; it is of 3, as a later'),
+    (1, {'version': 0}, r'Line 1 must be of version 2; it is of 0\. Give'),
     (1, {'head': 'x'}, 'Line 1 has no head'),
     (1, {'redacted': 0}, 'Line 1 has the redacted 0'),
     (2, {'version': 9}, 'Line 2 .* of 9, as a later .* upgrade this one'),

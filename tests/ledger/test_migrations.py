@@ -14,6 +14,7 @@ from tests.ledger import test_ledger as shared
 from tff_secagg_ext.ledger import database, schema
 from tff_secagg_ext.ledger.ledger import Ledger
 
+# Those before there were chains.
 VERSIONS = ['0001', '0002']
 
 
@@ -55,15 +56,19 @@ def earlier(
   request: pytest.FixtureRequest, location: str, tmp_path: pathlib.Path
 ) -> str:
   """A ledger of an earlier version, with two runs and three sessions."""
-  source = tmp_path / 'source.db'
+  copy_to_version(_source(tmp_path), location, request.param)
+  return location
+
+
+def _source(folder: pathlib.Path) -> pathlib.Path:
+  source = folder / 'source.db'
   with Ledger.open(source) as ledger:
     run = shared.open_run(ledger)
     run.commit(run.reserve(shared.ROUND), shared.WEAKER, {'scale': 2.0})
     other = ledger.open_run('other', {}, delta=0.1)
     other.reserve(shared.EXACT)
     shared.open_run(ledger).reserve(shared.ROUND)
-  copy_to_version(source, location, request.param)
-  return location
+  return source
 
 
 def test_rows_of_earlier_versions_stay(
@@ -84,6 +89,9 @@ def test_rows_of_earlier_versions_stay(
     assert run.entries[-1].protocol == {'threat': 'curious'}
     expected = shared.release(shared.WEAKER, shared.ROUND)
     assert run.entries[-1].release.value == expected
+    assert now.audits('mine') == ()
+    now.record_audit('mine', 'utility', {'accuracy': 0.5})
+    assert now.verify('mine').audits == 1
 
 
 def test_rows_of_earlier_versions_are_chained_and_said_to_be(
@@ -101,13 +109,28 @@ def test_rows_of_earlier_versions_are_chained_and_said_to_be(
     assert ledger.verify('new').entries == 1
 
 
+def test_chains_of_the_version_before_audits_stay(
+  location: str, tmp_path: pathlib.Path
+) -> None:
+  source = _source(tmp_path)
+  copy_to_version(source, location, '0003')
+  with Ledger.open(source) as before, Ledger.open(location) as now:
+    for name in now.names():
+      assert now.export(name) == before.export(name)
+    kept = now.verify('mine')
+    now.record_audit('mine', 'utility', {'accuracy': 0.5})
+    assert now.verify('mine', kept).audits == 1
+
+
 def test_a_migrated_ledger_is_append_only_again(earlier: str) -> None:
-  Ledger.open(earlier).close()
+  with Ledger.open(earlier) as ledger:
+    ledger.record_audit('mine', 'utility', {'accuracy': 0.5})
   engine = sa.create_engine(earlier)
   for table, column in (
     ('runs', 'delta'),
     ('sessions', 'writer'),
     ('entries', 'hash'),
+    ('audits', 'figures'),
   ):
     for statement in (
       f'UPDATE {table} SET {column} = {column}',

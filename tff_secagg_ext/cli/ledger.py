@@ -111,9 +111,10 @@ def verify(
 
 
 def _print_head(name: str, head: Head) -> None:
+  audits = f' and {head.audits} audits' if head.audits else ''
   typer.echo(
-    f'{name}: {head.entries} entries of {head.sessions} sessions are as they'
-    f' were written. Head: {head}'
+    f'{name}: {head.entries} entries of {head.sessions} sessions{audits} are as'
+    f' they were written. Head: {head}'
   )
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tff_secagg_ext import accounting
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.cli import progress
 from tff_secagg_ext.cli.training import Outcome
 
+_UNPUBLISHED = 'unpublished: see --server-view'
 _SESSION = ('survivors', 'expansion', 'sum')
 _FOOTNOTE = (
   'ε release: for whoever sees the released models; it rests on the sampling'
@@ -114,7 +116,36 @@ def print_run(run: Mapping[str, Any], console: Console | None = None) -> None:
   reasons = {*run['release_reasons'], *run['server_reasons']}
   print_reasons(console, {run['run']: reasons})
   print_waivers(console, run['run'], run['waivers'])
+  print_audits(run['audits'], console)
   console.print(_FOOTNOTE)
+
+
+def print_audits(audits: Sequence[Mapping[str, Any]], console: Console) -> None:
+  """Prints one row an audit of a run, if there are any."""
+  if not audits:
+    return
+  table = Table('audit', 'after entry', 'figures')
+  for audit in audits:
+    figures = audit['figures']
+    table.add_row(
+      audit['kind'],
+      str(audit['entries']),
+      Text(_UNPUBLISHED if figures is None else _figures(figures)),
+    )
+  console.print(table)
+
+
+def _figures(figures: Mapping[str, Any]) -> str:
+  """Returns the figures that are single values, in one line."""
+  return ', '.join(
+    f'{name.replace("_", " ")} {_figure(value)}'
+    for name, value in figures.items()
+    if not isinstance(value, (Mapping, list))
+  )
+
+
+def _figure(value: object) -> str:
+  return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
 def print_reasons(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was spent: an append-only record, charged before it is released."""
 
+from tff_secagg_ext.ledger.audits import AuditRecord
 from tff_secagg_ext.ledger.chain import Head
 from tff_secagg_ext.ledger.errors import (
   BrokenChainError,
@@ -28,6 +29,7 @@ from tff_secagg_ext.ledger.run import Run
 
 __all__ = [
   'Attempt',
+  'AuditRecord',
   'BrokenChainError',
   'ConcurrentWriterError',
   'Entry',

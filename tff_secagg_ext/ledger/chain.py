@@ -5,11 +5,12 @@ Every row of a run is a record of JSON values. Its hash is the SHA-256 of its
 `redacted` form in canonical JSON (sorted keys, no blanks, ASCII), the hash
 itself left out:
 
-* the run's record is the start of two chains, of its sessions and of its
-  entries; each record in them has its `number`, from 1, and the hash of the
-  one before it as `previous`;
+* the run's record is the start of three chains, of its sessions, of its entries
+  and of its audits; each record in them has its `number`, from 1, and the hash
+  of the one before it as `previous`;
 * an entry names the hash of the session that wrote it, and so binds it;
-* what an entry hides from the release view is in its hash as a commitment,
+* an audit names how many entries there were, and the hash of the newest;
+* what a record hides from the release view is in its hash as a commitment,
   the SHA-256 of the hidden values and of a random salt of 256 bits. So a
   redacted chain can be checked like a whole one, and a cohort's size cannot be
   found by trying all sizes.
@@ -32,7 +33,11 @@ from typing import Any, TypeAlias
 from tff_secagg_ext.ledger import errors, records
 
 VERSION = 1
-HIDDEN = ('protocol', 'recorded_at', 'salt')
+# By `what` a record is of.
+HIDDEN = {
+  'entry': ('protocol', 'recorded_at', 'salt'),
+  'audit': ('figures', 'recorded_at', 'auditor', 'salt'),
+}
 
 Record: TypeAlias = Mapping[str, Any]
 
@@ -44,15 +49,19 @@ class Head:
   Attributes:
     sessions: How many sessions it covers.
     entries: How many entries it covers.
-    digest: SHA-256 over the newest of both, 64 hexadecimal digits.
+    digest: SHA-256 over the newest of each, 64 hexadecimal digits.
+    audits: How many audits it covers. Without any it is told, and computed, as
+      before there were audits.
   """
 
   sessions: int
   entries: int
   digest: str
+  audits: int = 0
 
   def __str__(self) -> str:
-    return f'{self.sessions}.{self.entries}.{self.digest}'
+    audits = f'{self.audits}.' if self.audits else ''
+    return f'{self.sessions}.{self.entries}.{audits}{self.digest}'
 
   @classmethod
   def parse(cls, text: str) -> Head:
@@ -61,17 +70,20 @@ class Head:
     Raises:
       ValueError: If it is none.
     """
-    parts = text.strip().split('.')
-    numbers = [part for part in parts[:2] if part.isascii() and part.isdigit()]
-    digits = set(parts[-1]) <= set('0123456789abcdef')
+    *counts, digest = text.strip().split('.')
+    numbers = [int(c) for c in counts if c.isascii() and c.isdigit()]
     if (
-      len(parts) != 3 or len(numbers) != 2 or len(parts[2]) != 64 or not digits
+      len(counts) not in (2, 3)
+      or len(numbers) != len(counts)
+      or len(digest) != 64
+      or not set(digest) <= set('0123456789abcdef')
     ):
       raise ValueError(
-        'A head must be two numbers and 64 hexadecimal digits, separated by'
-        f' points. Found {text!r}. Give what `ledger verify` printed.'
+        'A head must be two numbers and 64 hexadecimal digits, or three where'
+        f' there are audits, separated by points. Found {text!r}. Give what'
+        ' `ledger verify` printed.'
       )
-    return cls(int(parts[0]), int(parts[1]), parts[2])
+    return cls(numbers[0], numbers[1], digest, *numbers[2:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,27 +94,29 @@ class Chain:
     run: What the run was begun with.
     sessions: Its openings, oldest first.
     entries: Its entries, by number.
+    audits: Its audits, by number.
   """
 
   run: Record
   sessions: Sequence[Record]
   entries: Sequence[Record]
+  audits: Sequence[Record] = ()
 
   @functools.cached_property
   def start(self) -> str:
-    """What the first session and the first entry name as `previous`."""
+    """What the first record of each chain names as `previous`."""
     return hash_of(self.run)
 
   def end(self, records_: Sequence[Record]) -> str:
     """Returns what the next record after `records_` names as `previous`."""
     return str(records_[-1]['hash']) if records_ else self.start
 
-  def head(
-    self, sessions: int | None = None, entries: int | None = None
-  ) -> Head:
-    """Returns the head of the chain, or of so many records of it."""
-    sessions = len(self.sessions) if sessions is None else sessions
-    entries = len(self.entries) if entries is None else entries
+  def head(self) -> Head:
+    """Returns the head of the chain."""
+    return self._head(len(self.sessions), len(self.entries), len(self.audits))
+
+  def _head(self, sessions: int, entries: int, audits: int) -> Head:
+    """Returns the head of so many records of the chain."""
     tips = {
       'what': 'head',
       'sessions': sessions,
@@ -110,7 +124,9 @@ class Chain:
       'session': self.end(self.sessions[:sessions]),
       'entry': self.end(self.entries[:entries]),
     }
-    return Head(sessions, entries, _sha256(tips))
+    if audits:
+      tips |= {'audits': audits, 'audit': self.end(self.audits[:audits])}
+    return Head(sessions, entries, _sha256(tips), audits)
 
   def fault(self, kept: Head | None = None) -> str | None:
     """Returns what was done to the first record that is not as written.
@@ -124,11 +140,14 @@ class Chain:
     found = _first_fault('session', self.start, self.sessions)
     found = found or _first_fault('entry', self.start, self.entries)
     found = found or self._stray()
+    found = found or _first_fault('audit', self.start, self.audits)
+    found = found or self._unfounded()
     if found or kept is None:
       return found
     for what, count, wanted in (
       ('session', len(self.sessions), kept.sessions),
       ('entry', len(self.entries), kept.entries),
+      ('audit', len(self.audits), kept.audits),
     ):
       if count < wanted:
         return (
@@ -136,7 +155,7 @@ class Chain:
           ' which the head counts'
         )
     if not hmac.compare_digest(
-      self.head(kept.sessions, kept.entries).digest, kept.digest
+      self._head(kept.sessions, kept.entries, kept.audits).digest, kept.digest
     ):
       return 'the whole chain was written anew: it is not the one of the head'
     return None
@@ -146,6 +165,18 @@ class Chain:
     for entry in self.entries:
       if entry['session'] not in known:
         return f'the session that wrote entry {entry["number"]} is missing'
+    return None
+
+  def _unfounded(self) -> str | None:
+    for audit in self.audits:
+      number, entries = audit['number'], audit['entries']
+      if len(self.entries) < entries:
+        return (
+          f'entry {len(self.entries) + 1} is missing, and all after it up to'
+          f' {entries}, which audit {number} counts'
+        )
+      if audit['entry'] != self.end(self.entries[:entries]):
+        return f'entry {entries} is not the one that audit {number} followed'
     return None
 
   def check(self, kept: Head | None = None) -> Head:
@@ -173,20 +204,34 @@ def redacted(record: Record) -> dict[str, Any]:
   """Returns what the release view may see of a record.
 
   Of an entry these are all fields but the salt, the time, and what of
-  `protocol` is not public: rounds of larger cohorts take longer. `hidden` is
-  the commitment to them.
+  `protocol` is not public: rounds of larger cohorts take longer. Of an audit
+  they are all but the salt, the time, the auditor, whose name tells when it
+  began, and figures that are not public. `hidden` is the commitment to them.
   """
   if 'salt' not in record:
     return dict(record)
-  protocol = record['protocol']
-  public = None
-  if isinstance(protocol, Mapping):
-    public = {k: v for k, v in protocol.items() if k in records.PUBLIC}
+  hidden = HIDDEN[record['what']]
   return {
-    **{k: v for k, v in record.items() if k not in HIDDEN},
-    'protocol': public,
-    'hidden': _sha256({name: record[name] for name in HIDDEN}),
+    **{k: v for k, v in record.items() if k not in hidden},
+    **_public(record),
+    'hidden': _sha256({name: record[name] for name in hidden}),
   }
+
+
+def _public(record: Record) -> dict[str, Any]:
+  """Returns what may be seen of the fields that hide something."""
+  if record['what'] == 'entry':
+    protocol = record['protocol']
+    if isinstance(protocol, Mapping):
+      protocol = {k: v for k, v in protocol.items() if k in records.PUBLIC}
+      return {'protocol': protocol}
+    return {'protocol': None}
+  figures = record['figures']
+  if isinstance(figures, Mapping) and records.is_public(
+    record['kind'], figures
+  ):
+    return {'figures': figures}
+  return {'figures': None}
 
 
 def hash_of(record: Record) -> str:

@@ -88,11 +88,17 @@ def open_engine(
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
   """Yields a connection for a transaction that only reads: it never waits.
 
+  It reads the database as it was at one moment.
+
   Raises:
     LedgerError: If the database cannot be read.
   """
+  options: dict[str, Any] = {'reading': True}
+  if engine.dialect.name == 'postgresql':
+    # Else each query sees what was written before it. SQLite's never do.
+    options['isolation_level'] = 'REPEATABLE READ'
   try:
-    with engine.execution_options(reading=True).connect() as connection:
+    with engine.execution_options(**options).connect() as connection:
       yield connection
   except sa.exc.DBAPIError as error:
     raise errors.LedgerError(

@@ -7,10 +7,12 @@
 | 2 | `run` | the run |
 | then | `session` | one opening of it a line, oldest first |
 | then | `entry` | one entry a line, by number |
+| then | `audit` | one audit a line, by number |
 
 Lines from the second on are the records of `chain`, in canonical JSON. In a
 redacted export they are what is hashed: the hash of a line is the SHA-256 of
-the line without its field `hash`.
+the line without its field `hash`. A run without audits is written as version 1,
+which earlier packages read too, one with audits as version 2.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
+from tff_secagg_ext.ledger import audits, errors, records, rows, schema
 from tff_secagg_ext.ledger import chain as chain_lib
-from tff_secagg_ext.ledger import errors, records, rows, schema
 from tff_secagg_ext.ledger.chain import Chain, Head
 
-_VERSION = 1
+_VERSIONS = (1, 2)
 
 _Fields = Mapping[str, type | tuple[type, ...]]
 _LINKED: _Fields = {'what': str, 'number': int, 'previous': str, 'hash': str}
@@ -58,9 +60,27 @@ _FIELDS: Mapping[str, _Fields] = {
     'reasons': dict,
     'protocol': _OBJECT_OR_NONE,
   },
+  'audit': {
+    **_LINKED,
+    'kind': str,
+    'figures': dict,
+    'entries': int,
+    'entry': str,
+    'versions': dict,
+  },
 }
-_HIDDEN: _Fields = {'recorded_at': str, 'salt': str}
-_COMMITTED: _Fields = {'hidden': str}
+# What a record has besides: whole, or redacted.
+_HIDDEN: Mapping[str, _Fields] = {
+  'session': {},
+  'entry': {'recorded_at': str, 'salt': str},
+  'audit': {'recorded_at': str, 'auditor': str, 'salt': str},
+}
+_COMMITTED: Mapping[str, _Fields] = {
+  'session': {},
+  'entry': {'hidden': str},
+  'audit': {'hidden': str, 'figures': _OBJECT_OR_NONE},
+}
+_ORDER = ('session', 'entry', 'audit')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +118,14 @@ def dump(chain: Chain, *, redacted: bool) -> Sequence[str]:
   """
   header = {
     'what': 'export',
-    'version': _VERSION,
+    'version': _VERSIONS[bool(chain.audits)],
     'redacted': redacted,
     'head': str(chain.check()),
   }
-  lines = [header, chain.run, *chain.sessions, *chain.entries]
+  records_ = [chain.run, *chain.sessions, *chain.entries, *chain.audits]
   if redacted:
-    lines = [chain_lib.redacted(line) for line in lines]
-  return [records.to_text(dict(line)) for line in lines]
+    records_ = [chain_lib.redacted(record) for record in records_]
+  return [records.to_text(dict(line)) for line in (header, *records_)]
 
 
 def load(lines: Iterable[str]) -> Export:
@@ -116,30 +136,43 @@ def load(lines: Iterable[str]) -> Export:
     BrokenChainError: If the lines are not as they were written.
   """
   parsed = [_parse(number, line) for number, line in enumerate(lines, 1)]
-  for number, version in ((1, _VERSION), (2, chain_lib.VERSION)):
-    if len(parsed) < number:
-      _refuse(number, 'is missing')
-    if parsed[number - 1].get('version') != version:
-      found = parsed[number - 1].get('version')
-      what = f'must be of version {version}; it is of {found!r}'
-      if isinstance(found, int) and found > version:
-        what += ', as a later tff-secagg-ext writes it: upgrade this one'
-      _refuse(number, what)
+  _check_version(1, parsed, _VERSIONS)
+  _check_version(2, parsed, (chain_lib.VERSION,))
   header, run, *rest = parsed
   _check(1, header, 'export', _EXPORT)
   _check(2, run, 'run', _FIELDS['run'])
+  found: dict[str, list[dict[str, Any]]] = {what: [] for what in _ORDER}
   more = _COMMITTED if header['redacted'] else _HIDDEN
-  sessions = 0
+  what = 'session'
   for number, record in enumerate(rest, 3):
-    if record.get('what') == 'session' and sessions == number - 3:
-      sessions += 1
-      _check(number, record, 'session', _FIELDS['session'])
-    else:
-      _check(number, record, 'entry', {**_FIELDS['entry'], **more})
-      _check_values(number, record)
-  chain = Chain(run, rest[:sessions], rest[sessions:])
+    what = _kind(what, record)
+    _check(number, record, what, {**_FIELDS[what], **more[what]})
+    _check_values(number, record)
+    found[what].append(record)
+  chain = Chain(run, *(found[what] for what in _ORDER))
   _check_head(header['head'], chain)
   return Export(chain, header['redacted'])
+
+
+def _kind(before: str, record: Mapping[str, Any]) -> str:
+  """Returns what a line is of, or should be of if it is out of order."""
+  what = record.get('what')
+  if what in _ORDER[_ORDER.index(before) :]:
+    return str(what)
+  return 'audit' if before == 'audit' else 'entry'
+
+
+def _check_version(
+  number: int, parsed: Sequence[Mapping[str, Any]], versions: Sequence[int]
+) -> None:
+  if len(parsed) < number:
+    _refuse(number, 'is missing')
+  found = parsed[number - 1].get('version')
+  if found not in versions:
+    what = f'must be of version {versions[-1]}; it is of {found!r}'
+    if isinstance(found, int) and found > versions[-1]:
+      what += ', as a later tff-secagg-ext writes it: upgrade this one'
+    _refuse(number, what)
 
 
 def verify_export(
@@ -195,8 +228,12 @@ def insert(connection: sa.Connection, chain: Chain) -> None:
     }
     for record in chain.entries
   ]
-  if entries:
-    connection.execute(sa.insert(schema.entries), entries)
+  audited = [
+    {**rows.to_columns(record), 'run_id': run_id} for record in chain.audits
+  ]
+  for table, added in ((schema.entries, entries), (schema.audits, audited)):
+    if added:
+      connection.execute(sa.insert(table), added)
 
 
 def _parse(number: int, line: str) -> dict[str, Any]:
@@ -248,12 +285,16 @@ def _check_head(text: str, chain: Chain) -> None:
 
 
 def _check_values(number: int, record: Mapping[str, Any]) -> None:
-  """Refuses an entry that no ledger could read."""
+  """Refuses an entry or an audit that no ledger could read."""
+  what = record['what']
   blank = {'recorded_at': '', 'salt': '', 'session_id': 0}
   try:
-    rows.to_entry({**blank, **rows.to_columns(record)})
+    if what == 'entry':
+      rows.to_entry({**blank, **rows.to_columns(record)})
+    elif what == 'audit':
+      audits.check_kind(record['kind'])
   except (KeyError, TypeError, ValueError) as error:
-    _refuse(number, f'is no entry ({error})')
+    _refuse(number, f'is no {what} ({error})')
 
 
 def _refuse(number: int, what: str) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-import json
+import difflib
 import os
 from typing import Any
 import weakref
@@ -14,17 +14,18 @@ import sqlalchemy as sa
 
 from tff_secagg_ext import _validate
 from tff_secagg_ext.accounting import ParticipationCap
-from tff_secagg_ext.ledger import chain as chain_lib
 from tff_secagg_ext.ledger import (
+  audits,
   database,
   errors,
   exchange,
+  opening,
   records,
   rows,
   schema,
   view,
-  writers,
 )
+from tff_secagg_ext.ledger.audits import AuditRecord, JsonValue
 from tff_secagg_ext.ledger.chain import Head
 from tff_secagg_ext.ledger.run import Run, RunKey
 
@@ -147,11 +148,7 @@ class Ledger:
     try:
       with self._engine.begin() as connection:
         database.alone(connection)
-        run_id = _find_or_insert(connection, name, text, delta)
-        found = rows.read(connection, run_id)
-        found.chain.check()
-        _check_writer(connection, found)
-        session = _insert_session(connection, found)
+        found, session = opening.open_rows(connection, name, text, delta)
     except sa.exc.DBAPIError as error:
       raise errors.LedgerWriteError(
         f'Run {name!r} could not be opened ({str(error.orig).strip()}).'
@@ -159,7 +156,7 @@ class Ledger:
       ) from error
     key = RunKey(
       name,
-      run_id,
+      found.run['id'],
       session['id'],
       session['hash'],
       delta,
@@ -183,8 +180,64 @@ class Ledger:
     """
     found = self._read(name)
     return view.describe(
-      found.run, found.sessions, found.parsed(), server_view=server_view
+      found.run,
+      found.sessions,
+      found.parsed(),
+      [audits.to_audit(row) for row in found.audits],
+      server_view=server_view,
     )
+
+  def record_audit(
+    self, name: str, kind: str, figures: Mapping[str, JsonValue]
+  ) -> AuditRecord:
+    """Records what an audit of a run has found.
+
+    Guarantees:
+      - it does not take the run from its writer: audits may be recorded by any
+        process, while the run goes on or afterwards, and by several at once;
+      - it is bound to the entries that there are: an audit says nothing of
+        later ones;
+      - figures that the release view must not see are the coordinator's: those
+        of `membership`, which are computed from clients' data without noise,
+        of `gate`, and those whose `view` is 'server'.
+
+    Args:
+      name: The name of the run.
+      kind: One of `audits.KINDS`.
+      figures: JSON values by name; numpy's scalars are taken as Python's.
+
+    Raises:
+      UnknownRunError: If there is no run of that name; names the nearest.
+      TypeError: If the figures hold what JSON cannot.
+      ValueError: If a figure is not finite, or no audit is of that kind.
+      BrokenChainError: If rows of the run were altered or are missing.
+      LedgerWriteError: If the audit could not be written.
+    """
+    kind, plain = audits.check_kind(kind), audits.check_figures(figures)
+    run_id = self._read(name).run['id']
+    try:
+      with self._engine.begin() as connection:
+        database.alone(connection)
+        found = rows.read(connection, run_id)
+        found.chain.check()
+        row = audits.new_row(found, kind, plain)
+        connection.execute(sa.insert(schema.audits), row)
+      database.check_in_place(self._engine)
+    except (sa.exc.DBAPIError, OSError) as error:
+      cause = str(getattr(error, 'orig', error)).strip()
+      raise errors.LedgerWriteError(
+        f'The audit {kind!r} of run {name!r} could not be written ({cause}).'
+        ' Check that the ledger can be written and that the disk has room.'
+      ) from error
+    return audits.to_audit(row)
+
+  def audits(self, name: str) -> tuple[AuditRecord, ...]:
+    """Returns the audits of a run, oldest first, as the coordinator sees them.
+
+    Raises:
+      UnknownRunError: If there is no run of that name; names the nearest.
+    """
+    return tuple(audits.to_audit(row) for row in self._read(name).audits)
 
   def verify(self, name: str, head: Head | str | None = None) -> Head:
     """Checks that a run is as it was written, and returns its head.
@@ -255,9 +308,12 @@ class Ledger:
       run_id = connection.execute(query).scalar()
       if run_id is not None:
         return rows.read(connection, run_id)
-    listed = ', '.join(repr(n) for n in self.names()) or 'none yet'
+    names = self.names()
+    listed = ', '.join(map(repr, names)) or 'none yet'
+    near = difflib.get_close_matches(str(name), names, 1)
+    remedy = f' The nearest is {near[0]!r}.' if near else ''
     raise errors.UnknownRunError(
-      f'The ledger has no run {name!r}. It has: {listed}.'
+      f'The ledger has no run {name!r}. It has: {listed}.{remedy}'
     )
 
 
@@ -269,72 +325,3 @@ def _check_name(name: object) -> str:
       f'`name` must have 1 to 200 characters. Found {len(name)}.'
     )
   return name
-
-
-def _find_or_insert(
-  connection: sa.Connection, name: str, settings: str, delta: float
-) -> int:
-  row = (
-    connection.execute(sa.select(schema.runs).where(schema.runs.c.name == name))
-    .mappings()
-    .one_or_none()
-  )
-  if row is None:
-    inserted = connection.execute(
-      sa.insert(schema.runs).values(
-        name=name, settings=settings, delta=delta, created_at=records.now()
-      )
-    ).inserted_primary_key
-    assert inserted is not None
-    return int(inserted[0])
-  found = {'delta': row['delta'], **json.loads(row['settings'])}
-  wanted = {'delta': delta, **json.loads(settings)}
-  differing = view.differences(found, wanted)
-  if differing:
-    raise errors.RunSettingsError(
-      f'Run {name!r} exists with other settings: {"; ".join(differing)}.'
-      ' Use another run name, or the settings that it was begun with.'
-    )
-  return int(row['id'])
-
-
-def _insert_session(
-  connection: sa.Connection, found: rows.RunRows
-) -> dict[str, Any]:
-  row = {
-    'run_id': found.run['id'],
-    'writer': writers.this_process(),
-    'versions': records.to_text(dict(writers.versions())),
-    'opened_at': records.now(),
-    'previous': found.chain.end(found.chain.sessions),
-  }
-  number = len(found.sessions) + 1
-  row['hash'] = chain_lib.hash_of(rows.session_record(row, number))
-  inserted = connection.execute(
-    sa.insert(schema.sessions).values(row)
-  ).inserted_primary_key
-  assert inserted is not None
-  return {'id': inserted[0], **row}
-
-
-def _check_writer(connection: sa.Connection, found: rows.RunRows) -> None:
-  """Refuses a run of which another living process has an attempt open."""
-  opened: dict[records.Attempt, int] = {}
-  for row in found.entries:
-    attempt = records.Attempt(row['round'], row['attempt'])
-    if row['kind'] == schema.RESERVED:
-      opened[attempt] = row['session_id']
-    else:
-      opened.pop(attempt, None)
-  names = {session['id']: session['writer'] for session in found.sessions}
-  for attempt, session in opened.items():
-    writer = names[session]
-    if writers.lives_elsewhere(writer) or (
-      writer != writers.this_process()
-      and database.is_connected(connection, writer)
-    ):
-      raise errors.ConcurrentWriterError(
-        f'Run {found.run["name"]!r} is being written by the process {writer}'
-        f' (host, number and start): {attempt} is open. Wait for it or end'
-        ' it, or use another run name.'
-      )

@@ -25,6 +25,9 @@ Protocol = Mapping[str, Any]
 # What of it tells nothing about a cohort. It is part of the format of the hash
 # chain, and of its version.
 PUBLIC = frozenset(('threat', 'verified'))
+# Audits whose figures are computed from clients' data without noise, or from
+# what the coordinator alone sees. The same holds for this.
+_UNPUBLISHED = frozenset(('membership', 'gate'))
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -74,6 +77,16 @@ class Entry:
     """What both epsilons leave out."""
     both = (*self.release.waivers, *self.server.waivers)
     return tuple(dict.fromkeys(both))
+
+
+def is_public(kind: str, figures: Mapping[str, Any]) -> bool:
+  """Whether the release view may see the figures of an audit.
+
+  Not those that are compared with the server's epsilon, for what they are
+  computed from is the server's. It is part of the format of the hash chain, and
+  of its version.
+  """
+  return kind not in _UNPUBLISHED and figures.get('view') != 'server'
 
 
 def now() -> str:

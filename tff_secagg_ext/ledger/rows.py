@@ -31,6 +31,7 @@ _JSON = {
   'run': ('settings', 'inherited'),
   'session': ('versions',),
   'entry': ('charge', 'measurements', 'reasons', 'protocol'),
+  'audit': ('figures', 'versions'),
 }
 # Columns that mean something in their database alone, and those of a number.
 _LOCAL = ('id', 'run_id', 'session_id', 'sequence')
@@ -44,11 +45,13 @@ class RunRows:
     run: Its row in `runs`.
     sessions: Its rows in `sessions`, oldest first.
     entries: Its rows in `entries`, by sequence.
+    audits: Its rows in `audits`, by number.
   """
 
   run: Row
   sessions: Sequence[Row]
   entries: Sequence[Row]
+  audits: Sequence[Row] = ()
 
   @functools.cached_property
   def chain(self) -> Chain:
@@ -60,6 +63,7 @@ class RunRows:
       [
         entry_record(row, hashes.get(row['session_id'])) for row in self.entries
       ],
+      [audit_record(row) for row in self.audits],
     )
 
   def parsed(self) -> list[Entry]:
@@ -70,6 +74,7 @@ class RunRows:
 def read(connection: sa.Connection, run_id: int) -> RunRows:
   """Returns all rows of the run with that number."""
   runs, sessions, entries = schema.runs, schema.sessions, schema.entries
+  audits = schema.audits
   queries = (
     sa.select(runs).where(runs.c.id == run_id),
     sa.select(sessions)
@@ -78,12 +83,15 @@ def read(connection: sa.Connection, run_id: int) -> RunRows:
     sa.select(entries)
     .where(entries.c.run_id == run_id)
     .order_by(entries.c.sequence),
+    sa.select(audits)
+    .where(audits.c.run_id == run_id)
+    .order_by(audits.c.number),
   )
-  (run,), found_sessions, found_entries = (
+  (run,), found_sessions, found_entries, found_audits = (
     [dict(row) for row in connection.execute(query).mappings()]
     for query in queries
   )
-  return RunRows(run, found_sessions, found_entries)
+  return RunRows(run, found_sessions, found_entries, found_audits)
 
 
 def run_record(row: Row) -> dict[str, Any]:
@@ -105,6 +113,11 @@ def entry_record(row: Row, session: str | None) -> dict[str, Any]:
   }
 
 
+def audit_record(row: Row) -> dict[str, Any]:
+  """Returns the record of an audit."""
+  return _record('audit', row)
+
+
 def to_columns(record: Record) -> dict[str, Any]:
   """Returns the columns that a record has of its row."""
   what = record['what']
@@ -113,8 +126,9 @@ def to_columns(record: Record) -> dict[str, Any]:
     for name, value in record.items()
     if name not in ('what', 'version', 'number', 'session')
   }
-  if what == 'entry':
-    columns['sequence'] = record['number']
+  number = {'entry': 'sequence', 'audit': 'number'}.get(what)
+  if number is not None:
+    columns[number] = record['number']
   for name in _JSON[what]:
     if columns[name] is not None:
       columns[name] = records.to_text(columns[name])

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables, as queries see them; `migrations/` creates them.
 
-An entry is never updated or deleted (triggers refuse it). A round attempt has
+No row is ever updated or deleted (triggers refuse it). A round attempt has
 one `reserved` entry and later at most one that settles it, `committed` or
 `lost`. Entries of a run are numbered without gaps, so that of two writers
-with the same picture of a run only one can append. Every row is bound to the
-one before it by hashes; see `chain`.
+with the same picture of a run only one can append. So are its audits. Every row
+is bound to the one before it by hashes; see `chain`.
 """
 
 from __future__ import annotations
@@ -68,6 +68,24 @@ entries = sa.Table(
   sa.CheckConstraint(
     "kind IN ('reserved', 'committed', 'lost')", name='entries_kind'
   ),
+)
+
+audits = sa.Table(
+  'audits',
+  metadata,
+  sa.Column('run_id', sa.Integer, sa.ForeignKey('runs.id'), primary_key=True),
+  sa.Column('number', sa.Integer, primary_key=True, autoincrement=False),
+  sa.Column('kind', sa.String(32), nullable=False),
+  sa.Column('figures', sa.Text, nullable=False),
+  sa.Column('entries', sa.Integer, nullable=False),
+  sa.Column('entry', sa.String(64), nullable=False),
+  sa.Column('auditor', sa.String(300), nullable=False),
+  sa.Column('versions', sa.Text, nullable=False),
+  sa.Column('recorded_at', sa.String(32), nullable=False),
+  sa.Column('salt', sa.String(64), nullable=False),
+  sa.Column('previous', sa.String(64), nullable=False),
+  sa.Column('hash', sa.String(64), nullable=False),
+  sa.CheckConstraint('length(hash) = 64', name='audits_hash'),
 )
 
 sa.Index(

@@ -11,6 +11,7 @@ from typing import Any
 
 from tff_secagg_ext.accounting import to_json
 from tff_secagg_ext.ledger import records, schema
+from tff_secagg_ext.ledger.audits import AuditRecord
 from tff_secagg_ext.ledger.records import Entry
 
 
@@ -18,6 +19,7 @@ def describe(
   run: Mapping[str, Any],
   sessions: Sequence[Mapping[str, Any]],
   entries: Sequence[Entry],
+  audits: Sequence[AuditRecord] = (),
   *,
   server_view: bool = False,
 ) -> dict[str, Any]:
@@ -32,12 +34,16 @@ def describe(
   both epsilons, reasons and waivers so far, and `attempts`: all of them, lost
   ones included, each with `attempt`, `status`, `charge`, `note`, `reserved_at`,
   `settled_at`, and `protocol`: how its vectors were summed, `None` if nothing
-  is known of it.
+  is known of it; and `audits`, oldest first, each with `number`, `kind`,
+  `entries` (how many there were), `versions`, `figures`, `recorded_at` and
+  `auditor`.
 
   In the release view `protocol` has no more than `records.PUBLIC`, and the
   times of attempts are `None`: the rest tells the size of the cohort, which
   amplification by Poisson sampling needs to be secret, and a larger cohort
-  takes longer. The server's view has all of it.
+  takes longer. So are the times and the auditors of audits, and those of their
+  figures that are not public (`records.is_public`). The server's view has all
+  of it.
 
   An infinite epsilon is `None`, and its reasons are not empty.
   """
@@ -54,6 +60,7 @@ def describe(
     'rounds': [
       _round(number, list(group), server_view) for number, group in by_round
     ],
+    'audits': [_audit(audit, server_view) for audit in audits],
   }
 
 
@@ -150,4 +157,17 @@ def _protocol(entry: Entry, server_view: bool) -> dict[str, Any] | None:
     name: value
     for name, value in entry.protocol.items()
     if server_view or name in records.PUBLIC
+  }
+
+
+def _audit(audit: AuditRecord, server_view: bool) -> dict[str, Any]:
+  public = server_view or records.is_public(audit.kind, audit.figures)
+  return {
+    'number': audit.number,
+    'kind': audit.kind,
+    'entries': audit.entries,
+    'versions': dict(audit.versions),
+    'figures': audit.figures if public else None,
+    'recorded_at': audit.recorded_at if server_view else None,
+    'auditor': audit.auditor if server_view else None,
   }

@@ -67,8 +67,9 @@ def test_a_plan_meets_the_target_and_training_agrees_to_the_last_bit(
     assert run[name] == choice[name]
   assert run['settings']['budget']['epsilon'] == 4.0
   assert run['settings']['budget']['view'] == view
-  # The same command goes on, where nothing is left to do.
-  assert train(tmp_path, *target).exit_code == 0
+  if view == 'release':
+    # The same command goes on, where nothing is left to do.
+    assert train(tmp_path, *target).exit_code == 0
 
 
 def test_training_stops_before_the_round_that_would_pass(

@@ -2,9 +2,11 @@
 """Kills a training run at random moments, and compares ledger and truth.
 
 The truth is a journal that is written beside the ledger, by the process that
-trains: a line is synced to it before a round is computed, one after, and one
-when it is released. Lines about other steps tell where a kill came: half of the
-kills come right after a random line, for most steps take a few milliseconds.
+trains: a line is synced to it when clients are asked, before a round is
+computed, after it, and when it is released. Lines about other steps tell where
+a kill came: half of the kills come right after a random line, for most steps
+take a few milliseconds. Cohorts are allocated, so that a client that is asked
+twice in an epoch is a violation too.
 
 `python -m tests.program.kill_resume --kills 50` prints a JSON object: how many
 kills came in which step, what was begun, run and released, and the violations.
@@ -27,7 +29,9 @@ import tempfile
 import time
 from typing import Any
 
-POPULATION, COHORT, DELTA = 20, 5, 1e-5
+# An empty cohort would be no part of an epoch: it has probability 1e-10.
+POPULATION, EPOCH, DELTA = 80, 4, 1e-5
+COHORT = POPULATION // EPOCH
 _RUN = 'killed'
 # Importing TFF takes longer than a life here: one process imports it, and
 # each life is forked from that one.
@@ -40,13 +44,14 @@ STEPS = {
   'ready': 'resume',
   'drawn': 'reserve',
   'reserved': 'run',
+  'asked': 'run',
   'began': 'run',
   'ran': 'save',
   'saved': 'commit',
   'committed': 'release',
   'released': 'release',
 }
-_LINES_A_ROUND = 7
+_LINES_A_ROUND = 8
 
 
 class Journal:
@@ -55,13 +60,13 @@ class Journal:
   def __init__(self, path: pathlib.Path):
     self._path = path
 
-  def write(self, what: str, round_number: int = 0) -> None:
+  def write(self, what: str, about: Any = None) -> None:
     with open(self._path, 'a', encoding='utf-8') as file:
-      file.write(json.dumps([what, round_number]) + '\n')
+      file.write(json.dumps([what, about]) + '\n')
       file.flush()
       os.fsync(file.fileno())
 
-  def read(self) -> list[tuple[str, int]]:
+  def read(self) -> list[tuple[str, Any]]:
     if not self._path.exists():
       return []
     lines = self._path.read_text(encoding='utf-8').splitlines()
@@ -80,18 +85,26 @@ def live(folder: pathlib.Path, rounds: int) -> None:
   recorder, data = _setting(folder)
   recorder = _with_journal(recorder, journal)
   journal.write('ready')
-  plan = program.TrainingPlan(
-    rounds,
-    program.FixedCohorts(POPULATION, COHORT),
-    folder / 'checkpoints',
-  )
+  account = recorder.account
+
+  def client_data(members: Sequence[int]) -> list[Any]:
+    journal.write('asked', [account.run.attempts - 1, list(members)])
+    return [data[i] for i in members]
+
+  plan = program.TrainingPlan(rounds, _cohorts(), folder / 'checkpoints')
   program.train(
     recorder,
-    lambda members: [data[i] for i in members],
+    client_data,
     plan,
     on_round=lambda r: journal.write('released', r.entry.attempt.round),
   )
   _compat.end_workers()
+
+
+def _cohorts() -> Any:
+  from tff_secagg_ext import program
+
+  return program.AllocatedCohorts(POPULATION, 1, EPOCH, 1, POPULATION)
 
 
 def _setting(folder: pathlib.Path) -> tuple[Any, list[Any]]:
@@ -100,7 +113,6 @@ def _setting(folder: pathlib.Path) -> tuple[Any, list[Any]]:
   import tensorflow as tf
 
   import tff_secagg_ext
-  from tff_secagg_ext import program
   from tff_secagg_ext._compat import tff
 
   def model() -> tff.learning.models.VariableModel:
@@ -114,7 +126,13 @@ def _setting(folder: pathlib.Path) -> tuple[Any, list[Any]]:
       ),
     )
 
-  aggregator = tff_secagg_ext.ddp_secure_aggregator(1.0, COHORT)
+  aggregator = tff_secagg_ext.ddp_secure_aggregator(
+    1.0,
+    COHORT,
+    cohorts='poisson',
+    min_contributors=1,
+    max_contributors=POPULATION + 1,
+  )
   process = tff.learning.algorithms.build_unweighted_fed_avg(
     model,
     client_optimizer_fn=tff.learning.optimizers.build_sgdm(0.1),
@@ -125,8 +143,8 @@ def _setting(folder: pathlib.Path) -> tuple[Any, list[Any]]:
     process,
     aggregator,
     ledger=folder / 'runs.db',
-    run=_RUN,
-    sampling=program.FixedCohorts(POPULATION, COHORT).sampling,
+    run=tff_secagg_ext.program.RunDescription(_RUN, population=POPULATION),
+    sampling=_cohorts().sampling,
     delta=DELTA,
   )
   features = np.random.default_rng(0).normal(size=(POPULATION, 8, 4))
@@ -211,7 +229,7 @@ def kill_and_resume(
   return deaths
 
 
-def _count(lines: list[tuple[str, int]], what: str) -> int:
+def _count(lines: list[tuple[str, Any]], what: str) -> int:
   return sum(line[0] == what for line in lines)
 
 
@@ -240,11 +258,43 @@ def violations(folder: pathlib.Path, rounds: int) -> list[str]:
     statuses = [a['status'] for a in shown['rounds'][number - 1]['attempts']]
     if statuses.count('committed') != 1 or 'reserved' in statuses:
       found.append(f'round {number} has the attempts {statuses}')
-  charge = accounting.from_json(json.dumps(attempts[0]['charge']))
-  true = accounting.release_epsilon([charge] * ran, DELTA).value
+  charges = [accounting.from_json(json.dumps(a['charge'])) for a in attempts]
+  true = accounting.release_epsilon(
+    [charges[attempt] for attempt in _ran(lines)], DELTA
+  ).value
   told = shown['release_epsilon']
   if told is None or not math.isfinite(told) or told < true * (1 - 1e-9):
     found.append(f'epsilon is {told}, of {ran} rounds that ran it is {true}')
+  epochs = [getattr(c.sampling, 'epoch', None) for c in charges]
+  if epochs != [f'{_RUN}/{i // EPOCH + 1}' for i in range(len(epochs))]:
+    found.append(f'epochs are {epochs}')
+  return found + _asked_twice(lines)
+
+
+def _ran(lines: list[tuple[str, Any]]) -> list[int]:
+  """The attempts that ran, by number."""
+  ran, attempt = [], -1
+  for what, about in lines:
+    if what == 'asked':
+      attempt, _ = about
+    elif what == 'ran':
+      ran.append(attempt)
+  return ran
+
+
+def _asked_twice(lines: list[tuple[str, Any]]) -> list[str]:
+  """Attempts that were made again, and clients asked twice in an epoch."""
+  found: list[str] = []
+  attempts: set[int] = set()
+  taken: set[tuple[int, int]] = set()
+  for attempt, members in (about for what, about in lines if what == 'asked'):
+    if attempt in attempts:
+      found.append(f'attempt {attempt} was made twice')
+    attempts.add(attempt)
+    for place in [(attempt // EPOCH, member) for member in members]:
+      if place in taken:
+        found.append(f'client {place[1]} was asked twice in epoch {place[0]}')
+      taken.add(place)
   return found
 
 

@@ -3,14 +3,9 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Sequence
 import json
-import multiprocessing
-import os
 import pathlib
-import random
-import time
 from typing import Any
 
 from hypothesis import given
@@ -18,12 +13,10 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 from scipy import stats
-import tensorflow as tf
 
 from tests.program import conftest
 import tff_secagg_ext
-from tff_secagg_ext import _compat, accounting, execution, ledger, program
-from tff_secagg_ext._compat import tff
+from tff_secagg_ext import accounting, execution, ledger, program
 
 KEY = bytes(range(32))
 POPULATION = 4 * conftest.CLIENTS
@@ -160,25 +153,12 @@ class Setting:
 
     def client_data(members: Sequence[int]) -> list[Any]:
       self.drawn.append(tuple(members))
-      self.asked(recorder.account.run.attempts - 1, members)
       if self.fails:
         raise self.fails.pop()
       return [self.data[i] for i in members]
 
     plan = program.TrainingPlan(rounds, COHORTS, self.folder / 'checkpoints')
     return program.train(recorder, client_data, plan)
-
-  def asked(self, attempt: int, members: Sequence[int]) -> None:
-    """Journals who was asked, and when: synced, and beside the ledger."""
-    with open(self.folder / 'journal', 'a', encoding='utf-8') as file:
-      file.write(json.dumps([attempt, list(members)]) + '\n')
-      file.flush()
-      os.fsync(file.fileno())
-
-  def journal(self) -> list[tuple[int, list[int]]]:
-    path = self.folder / 'journal'
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [tuple(json.loads(line)) for line in lines]
 
   def charges(self) -> list[accounting.Round]:
     with ledger.Ledger.open(self.folder / 'runs.db') as opened:
@@ -218,51 +198,6 @@ def test_lost_attempts_use_their_place_up(setting: Setting) -> None:
   assert result.participations.max() <= 2
   # What was aborted before any mask was taken off cost nothing.
   assert [bool(c.events) for c in setting.charges()].count(False) >= 1
-
-
-def _live(folder: pathlib.Path, rounds: int) -> None:
-  """Trains until it is done or killed."""
-  # A forked process lacks the thread of the context that TFF has made.
-  tff.backends.native.set_sync_local_cpp_execution_context()
-  aggregator = _aggregator()
-  values = np.ones([8, 4], np.float32)
-  data = tf.data.Dataset.from_tensors(
-    collections.OrderedDict(x=values, y=values[:, :1])
-  )
-  process = conftest.build(aggregator)
-  Setting(process, aggregator, [data] * POPULATION, folder).train(rounds)
-  _compat.end_workers()
-
-
-def test_nobody_takes_part_twice_in_an_epoch_whenever_it_is_killed(
-  tmp_path: pathlib.Path,
-) -> None:
-  """Kill -9 at five random moments, then to the end of twelve rounds."""
-  context = multiprocessing.get_context('forkserver')
-  context.set_forkserver_preload(
-    ['tff_secagg_ext.aggregators', 'tff_secagg_ext.program']
-  )
-  setting, moments = Setting(None, None, [], tmp_path), random.Random(3)
-  for kill in range(4):
-    life = context.Process(target=_live, args=(tmp_path, 8))
-    begun, last = len(setting.journal()), kill == 3
-    life.start()
-    while life.is_alive() and (last or len(setting.journal()) <= begun):
-      time.sleep(0.005)
-    if not last:
-      life.join(moments.uniform(0.0, 0.3))
-      life.kill()
-    life.join()
-  assert life.exitcode == 0
-  attempts = [attempt for attempt, _ in setting.journal()]
-  assert len(set(attempts)) == len(attempts) >= 8
-  taken: set[tuple[int, int]] = set()
-  for attempt, members in setting.journal():
-    in_epoch = {(attempt // 4, member) for member in members}
-    assert not in_epoch & taken
-    taken |= in_epoch
-  names = [getattr(c.sampling, 'epoch', None) for c in setting.charges()]
-  assert names == [f'a/{i // 4 + 1}' for i in range(len(names))]
 
 
 def test_a_run_without_its_key_is_not_continued(setting: Setting) -> None:

@@ -3,19 +3,26 @@
 
 An accountant's epsilon is an upper bound on paper. Audits are lower bounds and
 estimates from what was really released: `one_shot` from canary clients that
-ride in the normal run, `one_run` from coin flips about canaries. `membership`
-and `exposure` attack the final model, and `implementation` the code that made
-it. All are pure functions of arrays, on numpy and scipy; a model enters as a
-function.
+ride in the normal run, `one_run` from coin flips about canaries. `membership`,
+`inference` and `exposure` attack the final model, and `implementation` the code
+that made it. All are pure functions of arrays, on numpy and scipy; a model
+enters as a function.
 """
 
-from tff_secagg_ext.audit import exposure, membership, one_run, one_shot
+from tff_secagg_ext.audit import (
+  exposure,
+  inference,
+  membership,
+  one_run,
+  one_shot,
+)
 from tff_secagg_ext.audit.canaries import Canaries, Cosines
 
 __all__ = [
   'Canaries',
   'Cosines',
   'exposure',
+  'inference',
   'membership',
   'one_run',
   'one_shot',

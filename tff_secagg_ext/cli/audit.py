@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tff_secagg_ext.cli import errors
+from tff_secagg_ext.cli import errors, options
 
 if TYPE_CHECKING:
   from tff_secagg_ext.audit import implementation as audit
@@ -58,6 +58,77 @@ def implementation(
     _print(rows)
   if any(row[2].verdict.value == 'broken' for row in rows):
     raise typer.Exit(1)
+
+
+@app.command()
+def membership(
+  task: Annotated[
+    str, typer.Option(help='digits, whose shadow models are cheap.')
+  ] = 'digits',
+  noise_multiplier: Annotated[
+    float | None,
+    typer.Option(help='Of distributed DP, 1 by default.', show_default=False),
+  ] = None,
+  rounds: Annotated[
+    int | None,
+    typer.Option(help='Rounds, 30 by default.', show_default=False),
+  ] = None,
+  shadows: Annotated[
+    int, typer.Option(help='Shadow models of each training.')
+  ] = 64,
+  repeats: Annotated[
+    int, typer.Option(help='Models that the process trains, of each training.')
+  ] = 1,
+  ledger: Annotated[
+    str, typer.Option(help='SQLAlchemy URL of the ledger with the run.')
+  ] = 'sqlite:///runs.db',
+  run: Annotated[
+    str | None,
+    typer.Option(
+      help='Audit the training of this run, at its noise and rounds, and'
+      ' record what is found.'
+    ),
+  ] = None,
+  as_json: options.Json = False,
+) -> None:
+  """Guesses from the final model which clients were in the training.
+
+  Trains it with half of the clients, without privacy, with clipping alone and
+  with distributed DP. Exits with 1 if an attack on the last is better than its
+  epsilon allows.
+  """
+  from tff_secagg_ext import ledger as ledger_lib
+  from tff_secagg_ext.cli import membership as audit
+  from tff_secagg_ext.cli import membership_report, training
+
+  with errors.one_line(ValueError, training.InputError, ledger_lib.LedgerError):
+    if run is None:
+      noise = 1.0 if noise_multiplier is None else noise_multiplier
+      asked = audit.Options(noise, task, 30 if rounds is None else rounds)
+    else:
+      _check_ungiven(noise_multiplier, rounds)
+      asked = audit.of_run(ledger, run)
+    asked = dataclasses.replace(asked, shadows=shadows, repeats=repeats)
+    found = audit.audit(
+      audit.Game(asked), lambda text: typer.echo(text, err=True)
+    )
+    if as_json:
+      typer.echo(json.dumps(found.figures(), indent=2))
+    else:
+      membership_report.print_report(found)
+    if run is not None:
+      with ledger_lib.Ledger.open(ledger, create=False) as opened:
+        opened.record_audit(run, 'membership', found.figures())
+  if found.alarm:
+    raise typer.Exit(1)
+
+
+def _check_ungiven(noise_multiplier: float | None, rounds: int | None) -> None:
+  if noise_multiplier is not None or rounds is not None:
+    raise ValueError(
+      'Give --run, or --noise-multiplier and --rounds, not both. The run has'
+      ' its own.'
+    )
 
 
 def attacks(

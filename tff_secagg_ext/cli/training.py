@@ -115,17 +115,12 @@ def train(options: Options, console: Console | None = None) -> Outcome:
     InputError: If the options cannot be used.
     LedgerError: If the ledger cannot; no round is lost by it.
   """
-  from tff_secagg_ext import execution, program
-
-  setup = _set_up(options)
+  setup = set_up(options)
   rounds = setup.plan.rounds
   console = console or Console()
   _tell(options, setup, console)
 
-  with (
-    _installed(setup.secure),
-    progress.reporting(console, options.run, rounds) as report,
-  ):
+  with progress.reporting(console, options.run, rounds) as report:
 
     def on_round(record: program.RoundRecord) -> None:
       number = record.entry.attempt.round
@@ -134,21 +129,38 @@ def train(options: Options, console: Console | None = None) -> Outcome:
         report.utility = setup.evaluate(record.state)
       report(record.entry)
 
-    try:
-      result = program.train(
-        setup.recorder, setup.client_data, setup.plan, on_round=on_round
-      )
-    except (
-      program.CheckpointError,
-      program.RunKeyError,
-      execution.RoundAborted,
-      program.WithheldError,
-    ) as error:
-      raise InputError(str(error)) from error
+    result = run_rounds(setup, setup.client_data, on_round)
   return _outcome(options, setup, result)
 
 
-def _tell(options: Options, setup: _Setup, console: Console) -> None:
+def run_rounds(
+  setup: Setup,
+  client_data: Callable[[Sequence[int]], Sequence[Any]],
+  on_round: Callable[[program.RoundRecord], None] | None = None,
+) -> program.TrainingResult:
+  """Runs the rounds of a run, in its secure context; see `program.train`.
+
+  Raises:
+    InputError: If they cannot be run.
+    LedgerError: If the ledger cannot; no round is lost by it.
+  """
+  from tff_secagg_ext import execution, program
+
+  try:
+    with installed(setup.secure):
+      return program.train(
+        setup.recorder, client_data, setup.plan, on_round=on_round
+      )
+  except (
+    program.CheckpointError,
+    program.RunKeyError,
+    execution.RoundAborted,
+    program.WithheldError,
+  ) as error:
+    raise InputError(str(error)) from error
+
+
+def _tell(options: Options, setup: Setup, console: Console) -> None:
   """Says which noise a target takes, and what is wrong with it."""
   from tff_secagg_ext import program
 
@@ -166,7 +178,18 @@ def _tell(options: Options, setup: _Setup, console: Console) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Setup:
+class Setup:
+  """All that a run needs.
+
+  Attributes:
+    recorder: Its process, with its ledger.
+    plan: What to train.
+    secure: The secure context.
+    noise_multiplier: As asked for, or as calibrated.
+    client_data: The data of the clients of some indices.
+    evaluate: Figures on held-out data, by name, from a state of the process.
+  """
+
   recorder: Any
   plan: Any
   secure: Any
@@ -175,7 +198,7 @@ class _Setup:
   evaluate: Callable[[Any], dict[str, float]]
 
 
-def _outcome(options: Options, setup: _Setup, result: Any) -> Outcome:
+def _outcome(options: Options, setup: Setup, result: Any) -> Outcome:
   run = setup.recorder.account.run
   entries = run.entries
   nothing = accounting.Epsilon(0.0, ())
@@ -197,23 +220,28 @@ def _outcome(options: Options, setup: _Setup, result: Any) -> Outcome:
   )
 
 
-def _set_up(options: Options) -> _Setup:
-  """Builds all that a run needs; refuses what it cannot use."""
+def set_up(options: Options) -> Setup:
+  """Builds all that a run needs.
+
+  Raises:
+    InputError: If the options cannot be used.
+    LedgerError: If the ledger cannot.
+  """
   from tff_secagg_ext import program, tasks
 
   try:
     task = tasks.load(options.task)
-    training = _resolved(options, task.training)
-    run = _planned(options, training, len(task.clients))
+    training = resolved(options, task.training)
+    run = planned(options, training, len(task.clients))
     budget, noise_multiplier = _noise(options, run, task.num_parameters)
-    with _installed(run.secure):
+    with installed(run.secure):
       recorder = _recorder(options, task, run, noise_multiplier, budget)
     plan = program.TrainingPlan(
       run.rounds, run.former, pathlib.Path(options.checkpoints) / options.run
     )
   except (ValueError, TypeError, tasks.TaskDataError) as error:
     raise InputError(str(error)) from error
-  return _Setup(
+  return Setup(
     recorder,
     plan,
     run.secure,
@@ -224,7 +252,7 @@ def _set_up(options: Options) -> _Setup:
 
 
 @contextlib.contextmanager
-def _installed(secure: Any) -> Iterator[None]:
+def installed(secure: Any) -> Iterator[None]:
   """Runs the secure sums of the block as `secure` says."""
   from tff_secagg_ext import execution
   from tff_secagg_ext._compat import tff
@@ -234,8 +262,8 @@ def _installed(secure: Any) -> Iterator[None]:
     yield
 
 
-def _resolved(options: Options, defaults: Any) -> Any:
-  """The task's settings with what the options change."""
+def resolved(options: Options, defaults: Any) -> Any:
+  """Returns the task's settings with what the options change."""
   given = {
     name: getattr(options, name)
     for name in ('rounds', 'clients_per_round', 'delta')
@@ -260,9 +288,19 @@ def secure_options(sums: Sums) -> execution.SecureOptions:
   )
 
 
-def _planned(
+def planned(
   options: Options, training: Any, population: int
 ) -> program.RunPlan:
+  """Returns what the run is asked to be, but for its noise.
+
+  Args:
+    options: Of the run.
+    training: The task's settings, `resolved`.
+    population: The number of clients.
+
+  Raises:
+    ValueError: If an option is out of range.
+  """
   from tff_secagg_ext import aggregators, program
 
   return program.RunPlan(
@@ -301,7 +339,7 @@ def _recorder(
   from tff_secagg_ext import metrics, program
 
   aggregator = run.aggregator(noise_multiplier)
-  training = dataclasses.asdict(_resolved(options, task.training))
+  training = dataclasses.asdict(resolved(options, task.training))
   return program.PrivacyRecorder(
     task.build_process(aggregator, metrics.no_client_metrics, noise_multiplier),
     aggregator,

@@ -51,6 +51,17 @@ class Training:
   clip_norm: float | None = None
   momentum: float = 0.9
 
+  def server_rate(self, noise_multiplier: float) -> float:
+    """Returns the learning rate of the server's SGD with noise.
+
+    Args:
+      noise_multiplier: Of the aggregator, at least 0.
+    """
+    noise = _validate.check_float(
+      noise_multiplier, 'noise_multiplier', minimum=0.0
+    )
+    return self.server_learning_rate / (1 + self.noise_damping * noise)
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -99,17 +110,13 @@ class Task:
       noise_multiplier: Of the aggregator; sets the size of the server's steps.
     """
     training = self.training
-    noise = _validate.check_float(
-      noise_multiplier, 'noise_multiplier', minimum=0.0
-    )
-    rate = training.server_learning_rate / (1 + training.noise_damping * noise)
     return tff.learning.algorithms.build_unweighted_fed_avg(
       self.model,
       client_optimizer_fn=tff.learning.optimizers.build_sgdm(
         training.client_learning_rate
       ),
       server_optimizer_fn=tff.learning.optimizers.build_sgdm(
-        rate, training.momentum
+        training.server_rate(noise_multiplier), training.momentum
       ),
       model_aggregator=aggregator,
       metrics_aggregator=metrics_aggregator,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tff_secagg_ext.ledger import Ledger
 
 if TYPE_CHECKING:
-  from tff_secagg_ext.cli.audit import Row
+  from tff_secagg_ext.audit import implementation as audit
 
 
 def utility(
@@ -38,13 +38,17 @@ def utility(
       opened.record_audit(run, 'utility', found)
 
 
-def implementation(ledger: str, run: str, rows: Iterable[Row]) -> None:
+def implementation(
+  ledger: str,
+  run: str,
+  rows: Iterable[tuple[str, audit.Check, audit.Finding]],
+) -> None:
   """Records what attacks on factories have found.
 
   Args:
     ledger: Where the run is.
     run: Its name.
-    rows: As `audit.attacks` gives them.
+    rows: A factory's name, a check, and what it found, each.
 
   Raises:
     LedgerError: If it cannot be recorded.

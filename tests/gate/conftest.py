@@ -27,9 +27,11 @@ baseline = 0.97
 """
 
 
-def noised(stddev: float) -> accounting.NoisedSumEvent:
-  """A sum of 25 shares: noise multiplier stddev / 20 towards both views."""
-  return accounting.NoisedSumEvent('distributed_dgauss', 100.0, stddev, 25, 64)
+def noised(stddev: float, shares: int = 25) -> accounting.NoisedSumEvent:
+  """A sum, of 25 shares at noise multiplier stddev / 20 towards both views."""
+  return accounting.NoisedSumEvent(
+    'distributed_dgauss', 100.0, stddev, shares, 64
+  )
 
 
 AUDITS: Mapping[str, Mapping[str, Any]] = {
@@ -65,7 +67,6 @@ class Recipe:
     protocols: How the vectors of each round were summed.
     events: What each round releases.
     sessions: Changes to all protocols.
-    noise: The effective noise multiplier that rounds measure.
     lost: How many attempts are lost besides.
     audits: Of the run, by kind; `None` leaves one out.
     settings: Changes to what the run is begun with.
@@ -76,7 +77,6 @@ class Recipe:
   protocols: Sequence[Mapping[str, Any]]
   events: tuple[accounting.Event, ...] = (noised(60.0),)
   sessions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  noise: float | None = 3.0
   lost: int = 0
   audits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -102,12 +102,9 @@ class Recipe:
       for _ in range(self.lost):
         nothing = accounting.Round((), accounting.NoSampling())
         run.lose(run.reserve(charge), nothing, 'its process ended')
-      measured = {'effective_noise_multiplier': self.noise}
-      if self.noise is None:
-        measured = {}
       for protocol in self.protocols:
         changed = {**protocol, **self.sessions}
-        run.commit(run.reserve(charge), charge, measured, changed)
+        run.commit(run.reserve(charge), charge, {}, changed)
       self.record(ledger)
     (self.folder / 'policy.toml').write_text(self.policy)
     return self

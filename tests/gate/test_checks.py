@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import pytest
 
 from tests.gate import conftest
-from tff_secagg_ext import gate
+from tff_secagg_ext import accounting, gate
+from tff_secagg_ext.gate import checks
 from tff_secagg_ext.ledger import AuditRecord
 
 
@@ -162,3 +163,21 @@ def test_a_wider_limit_never_lets_less_pass(
   check = f'epsilon, {view} view'
   if check not in failed(evidence, f'epsilon.{view} = {low!r}\n'):
     assert check not in failed(evidence, f'epsilon.{view} = {high!r}\n')
+
+
+@pytest.mark.parametrize(
+  ('event', 'expected'),
+  [
+    (conftest.noised(60.0), 3.0),
+    (dataclasses.replace(conftest.noised(60.0), colluders=16), 1.8),
+    (dataclasses.replace(conftest.noised(60.0), colluders=30), 0.0),
+    (dataclasses.replace(conftest.noised(60.0), server_shares=75), 3.0),
+    # 60, 80: 100 of each client.
+    (dataclasses.replace(conftest.noised(60.0), layer_stddevs=(80.0,)), 5.0),
+  ],
+)
+def test_the_noise_that_counts_is_that_of_honest_clients(
+  event: accounting.NoisedSumEvent, expected: float
+) -> None:
+  charge = accounting.Round((event,), accounting.NoSampling())
+  assert checks._noise_multiplier(charge) == pytest.approx(expected)

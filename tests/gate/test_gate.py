@@ -93,7 +93,11 @@ EXACT = accounting.UnaccountedEvent(('loss is exact',))
 SEEN = accounting.SeenByServerEvent(('norms are exact',))
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
   'epsilon above the limit': (
-    {'events': (conftest.noised(12.0),), 'policy': 'epsilon.server = inf\n'},
+    {
+      'events': (conftest.noised(12.0),),
+      'policy': 'epsilon.server = inf\n',
+      'settings': {'aggregator': {'noise_multiplier': 0.6}},
+    },
     'epsilon, release view',
     r'\d+\.\d+ is above 10$',
   ),
@@ -168,12 +172,12 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
     '30 is above 20$',
   ),
   'less noise than planned': (
-    {'noise': 2.4},
+    {'events': (conftest.noised(60.0, shares=16),)},
     'noise, effective over planned',
     r'0\.8 is below 0\.9$',
   ),
   'noise that was not measured': (
-    {'noise': None},
+    {'settings': {'aggregator': {}}},
     'noise',
     'planned and effective noise multipliers are not on record',
   ),
@@ -292,8 +296,7 @@ def test_audits_before_the_newest_round_do_not_count(recipe: Recipe) -> None:
       'mine', {'aggregator': {'noise_multiplier': 3.0}}, delta=conftest.DELTA
     )
     charge = accounting.Round(recipe.events, accounting.NoSampling())
-    measured = {'effective_noise_multiplier': 3.0}
-    run.commit(run.reserve(charge), charge, measured, recipe.protocols[0])
+    run.commit(run.reserve(charge), charge, {}, recipe.protocols[0])
   why = failed(recipe)
   assert list(why) == [
     'audited lower bound',
@@ -327,7 +330,9 @@ NOTHING_REQUIRED = '\n'.join(
 def test_what_is_not_required_may_be_absent(recipe: Recipe) -> None:
   nothing = dict.fromkeys(conftest.AUDITS)
   recipe = recipe.with_(
-    audits=nothing, policy=NOTHING_REQUIRED, noise=None, sessions={}
+    audits=nothing,
+    policy=NOTHING_REQUIRED,
+    settings={'aggregator': {}},
   )
   recipe = recipe.with_(protocols=[{}] * 2).make()
   result = invoke(

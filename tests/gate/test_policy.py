@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import pathlib
 
 import pytest
 
@@ -37,6 +38,12 @@ def test_each_key_of_the_default_policy_has_a_comment() -> None:
     if lines[number].startswith('required'):
       continue
     assert lines[number - 1].startswith('#'), lines[number]
+
+
+def test_the_docs_name_each_table() -> None:
+  page = pathlib.Path(__file__).parents[2] / 'docs' / 'gate.md'
+  for name in tomllib.loads(default_policy()):
+    assert f'\n| `{name}` |' in page.read_text(), name
 
 
 def test_what_is_given_replaces_the_default() -> None:

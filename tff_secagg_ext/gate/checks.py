@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 import math
 
+from tff_secagg_ext.accounting import NoisedSumEvent, Round
 from tff_secagg_ext.audit import implementation as suite
 from tff_secagg_ext.gate.evidence import VIEWS, Evidence
 from tff_secagg_ext.gate.policy import Policy
@@ -208,20 +209,34 @@ def _communication(policy: Policy, evidence: Evidence) -> Iterator[Finding]:
 
 
 def _noise(policy: Policy, evidence: Evidence) -> Iterator[Finding]:
-  table, measured = policy.noise, 'effective_noise_multiplier'
-  aggregator = evidence.settings.get('aggregator') or {}
-  planned = aggregator.get('noise_multiplier')
-  effective = [
-    entry.measurements[measured]
-    for entry in evidence.committed
-    if measured in entry.measurements
-  ]
-  if not planned or len(effective) < max(1, len(evidence.committed)):
+  table = policy.noise
+  planned = (evidence.settings.get('aggregator') or {}).get('noise_multiplier')
+  # A round that released nothing has no event.
+  charged = [e.charge for e in evidence.committed if e.charge.events]
+  effective = [_noise_multiplier(charge) for charge in charged]
+  known = [value for value in effective if value is not None]
+  if not planned or not known or len(known) < len(effective):
     why = 'planned and effective noise multipliers are not on record'
     yield _absent('noise', why, table.required)
     return
-  ratio = min(float(value or 0.0) for value in effective) / planned
+  ratio = min(known) / planned
   yield _at_least('noise, effective over planned', ratio, table.minimum_ratio)
+
+
+def _noise_multiplier(charge: Round) -> float | None:
+  """Returns what protects the model from the server; `None` if not known.
+
+  It is the standard deviation of the noise of clients that do not collude,
+  over the sensitivity. The model's event is the first.
+  """
+  event = next(
+    (e for e in charge.events if isinstance(e, NoisedSumEvent)), None
+  )
+  if event is None:
+    return None
+  shares = max(0, event.client_shares - event.colluders)
+  stddevs = (event.share_stddev, *event.layer_stddevs)
+  return math.sqrt(shares) * math.hypot(*stddevs) / event.l2_sensitivity
 
 
 def _transcripts(policy: Policy, evidence: Evidence) -> Iterator[Finding]:

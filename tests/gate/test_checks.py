@@ -181,3 +181,25 @@ def test_the_noise_that_counts_is_that_of_honest_clients(
 ) -> None:
   charge = accounting.Round((event,), accounting.NoSampling())
   assert checks._noise_multiplier(charge) == pytest.approx(expected)
+
+
+def test_epsilon_at_another_delta_is_composed_anew(
+  evidence: gate.Evidence,
+) -> None:
+  charge = accounting.Round((conftest.noised(60.0),), accounting.NoSampling())
+  for entries, rounds in ((None, 3), (2, 1), (3, 2), (0, 0)):
+    for view in ('release', 'server'):
+      found = evidence.epsilon(view, 1e-2, entries).value
+      expected = accounting.release_epsilon([charge] * rounds, 1e-2).value
+      assert found == pytest.approx(expected)
+  settings = {
+    'failure_probability': 5e-3,
+    'participation': {'most': 1, 'separation': 1},
+  }
+  capped = dataclasses.replace(evidence, settings=settings)
+  alone, all_of_them = (
+    accounting.release_epsilon([charge] * rounds, 5e-3).value
+    for rounds in (1, 3)
+  )
+  assert capped.epsilon('server', 1e-2).value == pytest.approx(alone)
+  assert capped.epsilon('release', 1e-2).value == pytest.approx(all_of_them)

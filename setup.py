@@ -35,6 +35,7 @@ REQUIRES = [
   'sqlalchemy>=2.0.30',
   'tensorflow==2.14.1' + OLD,
   'tensorflow>=2.20,<2.22' + NEW,
+  "tomli>=2; python_version < '3.11'",
   'typer>=0.12',
 ]
 
@@ -92,6 +93,7 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['tff_secagg_ext*']),
   package_data={
     'tff_secagg_ext': ['py.typed'],
+    'tff_secagg_ext.gate': ['default_policy.toml'],
     'tff_secagg_ext.ledger': ['migrations/*', 'migrations/versions/*'],
   },
   install_requires=sorted(REQUIRES + REQUIRES_OF_TFF),

@@ -43,6 +43,7 @@ _SUBMODULES = frozenset(
     'audit',
     'cli',
     'execution',
+    'gate',
     'ledger',
     'mechanism',
     'metrics',

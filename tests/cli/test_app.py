@@ -73,6 +73,11 @@ def test_ledger_show_gives_the_epsilons_that_train_printed(trained):
     assert f'{run[view]:.4g}' in result.output
   table = invoke('ledger', 'show', 'mine', args[4]).output
   assert f'{run["release_epsilon"]:.4g}' in table
+  (audit,) = run['audits']
+  assert audit['kind'] == 'utility'
+  assert audit['entries'] == 6
+  assert 0 < audit['figures']['accuracy'] < 1
+  assert audit['figures']['rounds'] == 3
   listed = json.loads(invoke('ledger', 'list', args[4], '--json').output)
   assert [item['run'] for item in listed] == ['mine']
   assert 'mine' in invoke('ledger', 'list', args[4]).output
@@ -123,7 +128,9 @@ def test_a_finished_run_goes_on_without_another_round(trained):
   again = invoke(*args)
   assert again.exit_code == 0
   shown = invoke('ledger', 'show', 'mine', args[4], '--json')
-  assert len(json.loads(shown.output)['rounds']) == 3
+  run = json.loads(shown.output)
+  assert len(run['rounds']) == 3
+  assert len(run['audits']) == 1
 
 
 def test_a_run_with_other_settings_is_refused_by_name(trained):

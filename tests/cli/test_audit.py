@@ -17,6 +17,7 @@ from tff_secagg_ext._compat import tff
 from tff_secagg_ext.audit import implementation as audit
 from tff_secagg_ext.cli import audit_page
 from tff_secagg_ext.cli.app import app
+from tff_secagg_ext.ledger import Ledger
 from tff_secagg_ext.program import subjects
 
 COMMAND = ['audit', 'implementation']
@@ -33,6 +34,28 @@ def test_the_flow_of_data_of_ours_has_no_side_channel():
   output = ' '.join(result.output.split())
   assert 'side channels' in output
   assert 'holds' in output
+
+
+def test_what_was_found_is_recorded_for_a_run(tmp_path: pathlib.Path):
+  location = f'sqlite:///{tmp_path / "runs.db"}'
+  args = ['--factory=ours-fixed', '--check=side channels', '--run=mine']
+  missing = invoke(*args, f'--ledger={location}')
+  assert missing.exit_code == 2
+  assert 'There is no ledger' in missing.stderr
+  with Ledger.open(location) as ledger:
+    ledger.open_run('mine', {}, delta=0.1)
+  assert invoke(*args, f'--ledger={location}').exit_code == 0
+  broken = ['--factory=tfp-skellam', '--check=short noise', '--run=mine']
+  assert invoke(*broken, f'--ledger={location}').exit_code == 1
+  with Ledger.open(location) as ledger:
+    found = [audit.figures for audit in ledger.audits('mine')]
+  assert found == [
+    {'verdicts': {'ours-fixed': {'side channels': 'holds'}}, 'broken': []},
+    {
+      'verdicts': {'tfp-skellam': {'short noise': 'broken'}},
+      'broken': ['tfp-skellam: short noise'],
+    },
+  ]
 
 
 def test_a_successful_attack_is_exit_code_1():

@@ -274,7 +274,7 @@ def test_auditors_that_race_are_all_recorded(location: str) -> None:
     import sys
     from tests.ledger import test_ledger as t
     with t.Ledger.open(sys.argv[1]) as ledger:
-      for i in range(10):
+      for i in range(5):
         ledger.record_audit('mine', 'utility', {'i': i})
   """)
   with Ledger.open(location) as ledger:
@@ -282,12 +282,13 @@ def test_auditors_that_race_are_all_recorded(location: str) -> None:
     command = [sys.executable, '-c', script, location]
     racers = [subprocess.Popen(command) for _ in range(2)]
     while any(racer.poll() is None for racer in racers):
-      run.commit(run.reserve(shared.ROUND), shared.ROUND, {})
+      if run.attempts < 20:
+        run.commit(run.reserve(shared.ROUND), shared.ROUND, {})
       ledger.verify('mine')
     assert [racer.wait() for racer in racers] == [0] * 2
-    assert ledger.verify('mine').audits == 20
+    assert ledger.verify('mine').audits == 10
     found = [a.figures['i'] for a in ledger.audits('mine')]
-  assert sorted(found) == sorted([*range(10)] * 2)
+  assert sorted(found) == sorted([*range(5)] * 2)
 
 
 @pytest.mark.parametrize('there', conftest.PARAMS)

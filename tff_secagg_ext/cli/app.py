@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+import pathlib
 from typing import Annotated
 
 import typer
 
 from tff_secagg_ext.cli import audit, budget, errors, options, secagg
+from tff_secagg_ext.cli import gate as gate_commands
 from tff_secagg_ext.cli import ledger as ledger_commands
 
 app = typer.Typer(
@@ -167,3 +169,44 @@ def demo(
 
     if not demo_lib.run(ledger, rounds):
       raise typer.Exit(130)
+
+
+@app.command()
+def gate(
+  target: Annotated[
+    str | None,
+    typer.Argument(
+      metavar='RUN', help='Name of the run; with --init, the file to write.'
+    ),
+  ] = None,
+  policy: Annotated[
+    pathlib.Path, typer.Option(help='TOML; --init writes the default one.')
+  ] = pathlib.Path(gate_commands.POLICY),
+  ledger: _Ledger = 'sqlite:///runs.db',
+  transcripts: Annotated[
+    pathlib.Path | None,
+    typer.Option(help="Folder with the transcripts of the run's sessions."),
+  ] = None,
+  head: Annotated[
+    str | None, typer.Option(help='A head that was printed before, and kept.')
+  ] = None,
+  init: Annotated[
+    bool, typer.Option('--init', help='Write the default policy, and end.')
+  ] = False,
+  as_json: options.Json = False,
+) -> None:
+  """Exits with 0 if a run has shown what a policy asks for, else with 1.
+
+  Says what holds and what does not, and records it in the ledger.
+  """
+  if init:
+    gate_commands.init(pathlib.Path(target or gate_commands.POLICY))
+    return
+  if target is None:
+    raise typer.BadParameter('name the run, or write a policy with --init.')
+  verdict, unrecorded = gate_commands.judge(
+    target, policy, ledger, transcripts, head
+  )
+  gate_commands.report(verdict, unrecorded, as_json=as_json)
+  if not verdict.holds:
+    raise typer.Exit(1)

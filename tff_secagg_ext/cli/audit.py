@@ -48,10 +48,22 @@ def implementation(
   as_json: Annotated[
     bool, typer.Option('--json', help='Print JSON, with all figures.')
   ] = False,
+  run: Annotated[
+    str | None, typer.Option(help='Record it as an audit of this run.')
+  ] = None,
+  ledger: Annotated[
+    str, typer.Option(help='SQLAlchemy URL of the ledger.')
+  ] = 'sqlite:///runs.db',
 ) -> None:
   """Attacks aggregation factories, and exits with 1 if an attack succeeds."""
   with errors.one_line(ValueError, ImportError):
     rows = list(attacks(factory or ['ours'], check or [], clip_norm))
+  if run is not None:
+    from tff_secagg_ext.cli import records
+    from tff_secagg_ext.ledger import LedgerError
+
+    with errors.one_line(LedgerError, ValueError):
+      records.implementation(ledger, run, rows)
   if as_json:
     typer.echo(json.dumps([as_dict(row) for row in rows], indent=2))
   else:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tff_secagg_ext import accounting
 from tff_secagg_ext import ledger as ledger_lib
-from tff_secagg_ext.cli import progress
+from tff_secagg_ext.cli import progress, records
 
 if TYPE_CHECKING:
   from tff_secagg_ext import execution, program
@@ -130,7 +130,9 @@ def train(options: Options, console: Console | None = None) -> Outcome:
       report(record.entry)
 
     result = run_rounds(setup, setup.client_data, on_round)
-  return _outcome(options, setup, result)
+  outcome = _outcome(options, setup, result)
+  records.utility(options.ledger, outcome.run, outcome.rounds, outcome.utility)
+  return outcome
 
 
 def run_rounds(

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import itertools
 
 from tff_secagg_ext.accounting import Accountant, Epsilon, Round
-from tff_secagg_ext.ledger.records import Attempt
+from tff_secagg_ext.ledger.records import Attempt, Entry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,28 @@ class Composition:
     for charge in self.later.values():
       total = total.with_round(charge)
     return total
+
+
+def compose(account: Accountant, entries: Sequence[Entry]) -> Composition:
+  """Returns the composition after `entries`, the first of a run.
+
+  Args:
+    account: That of the run before its first round.
+    entries: In their order.
+  """
+  charges = {entry.attempt: entry.charge for entry in entries}
+  open_ones = frozenset(
+    attempt
+    for attempt, same in itertools.groupby(
+      sorted(entry.attempt for entry in entries)
+    )
+    if len(list(same)) == 1
+  )
+  in_order = list(charges.items())
+  before = list(itertools.takewhile(lambda c: c[0] not in open_ones, in_order))
+  for charge, same in itertools.groupby(charge for _, charge in before):
+    account = account.with_round(charge, sum(1 for _ in same))
+  return Composition(account, dict(in_order[len(before) :]), open_ones)
 
 
 @functools.lru_cache(maxsize=4)

@@ -27,6 +27,7 @@ from tff_secagg_ext.ledger import (
 )
 from tff_secagg_ext.ledger.audits import AuditRecord, JsonValue
 from tff_secagg_ext.ledger.chain import Head
+from tff_secagg_ext.ledger.records import Entry
 from tff_secagg_ext.ledger.run import Run, RunKey
 
 
@@ -230,6 +231,14 @@ class Ledger:
         ' Check that the ledger can be written and that the disk has room.'
       ) from error
     return audits.to_audit(row)
+
+  def entries(self, name: str) -> tuple[Entry, ...]:
+    """Returns the entries of a run, oldest first, as the coordinator sees them.
+
+    Raises:
+      UnknownRunError: If there is no run of that name; names the nearest.
+    """
+    return tuple(self._read(name).parsed())
 
   def audits(self, name: str) -> tuple[AuditRecord, ...]:
     """Returns the audits of a run, oldest first, as the coordinator sees them.

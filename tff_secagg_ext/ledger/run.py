@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import itertools
 
 import sqlalchemy as sa
 
@@ -18,7 +17,7 @@ from tff_secagg_ext.ledger import (
   rows,
   schema,
 )
-from tff_secagg_ext.ledger.composition import Composition
+from tff_secagg_ext.ledger.composition import Composition, compose
 from tff_secagg_ext.ledger.records import Attempt, Entry, Protocol, Scalar
 
 
@@ -297,7 +296,7 @@ class Run:
     self._entries, self._status, self._open = [], {}, {}
     for entry in entries:
       self._remember(entry)
-    self._composition = _compose(self._key.account, entries)
+    self._composition = compose(self._key.account, entries)
     self._fresh = True
 
   def _remember(self, entry: Entry) -> None:
@@ -308,20 +307,3 @@ class Run:
       self._newest = entry.attempt
     else:
       del self._open[entry.attempt]
-
-
-def _compose(account: Accountant, entries: Sequence[Entry]) -> Composition:
-  """Returns the composition after `entries`."""
-  charges = {entry.attempt: entry.charge for entry in entries}
-  open_ones = frozenset(
-    attempt
-    for attempt, same in itertools.groupby(
-      sorted(entry.attempt for entry in entries)
-    )
-    if len(list(same)) == 1
-  )
-  in_order = list(charges.items())
-  before = list(itertools.takewhile(lambda c: c[0] not in open_ones, in_order))
-  for charge, same in itertools.groupby(charge for _, charge in before):
-    account = account.with_round(charge, sum(1 for _ in same))
-  return Composition(account, dict(in_order[len(before) :]), open_ones)

@@ -110,8 +110,6 @@ def test_models_without_privacy_are_told_by_their_members() -> None:
     if row.attack == 'likelihood ratio'
   }
   assert best[report.PLAIN, 'loop'].auc.low > 0.55
-  plain = best[report.PLAIN, 'loop'].true_positive_rate
-  assert plain.low > best[report.PLAIN, 'loop'].false_positive_bound
   # Of 16 models: the other clients' number limits the false positive rate.
   others = {row.others for row in found.rows if row.trained_by == 'loop'}
   assert all(2400 < n < 3400 for n in others)

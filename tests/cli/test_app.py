@@ -123,6 +123,33 @@ def test_a_plain_run_calls_itself_insecure(tmp_path):
   assert run['rounds'][0]['attempts'][-1]['protocol']['threat'] == 'plain'
 
 
+def test_canaries_ride_in_a_run(tmp_path):
+  ledger = f'--ledger=sqlite:///{tmp_path}/runs.db'
+  result = invoke(
+    'train',
+    '--rounds=2',
+    '--clients-per-round=60',
+    '--canaries=16',
+    '--coin-canaries=8',
+    '--protocol=plain',
+    '--run=ridden',
+    ledger,
+    f'--checkpoints={tmp_path}/checkpoints',
+  )
+  assert result.exit_code == 0, result.output
+  said = ' '.join(result.output.split())
+  assert 'audit one_shot: ε ≥' in said
+  assert 'audit one_run: ε ≥' in said
+  assert 'its 2 rounds without sampling' in said
+  assert 'canaries take 24 places of each cohort' in said
+  args = ('ledger', 'show', 'ridden', ledger, '--json', '--server-view')
+  run = json.loads(invoke(*args).output)
+  assert run['settings']['canaries'] == 24
+  assert {'one_shot', 'one_run'} <= {audit['kind'] for audit in run['audits']}
+  # Clients are drawn as if there were 24 places fewer.
+  assert run['settings']['sampling']['probability'] == 36 / 360
+
+
 def test_a_finished_run_goes_on_without_another_round(trained):
   args, _ = trained
   again = invoke(*args)
@@ -158,6 +185,9 @@ def test_a_run_with_other_settings_is_refused_by_name(trained):
     (['--corrupt=1'], '`corrupt` must be below 1'),
     (['--dropout=-1'], 'dropout'),
     (['--simulate-dropouts=2'], 'simulate_dropouts'),
+    (['--canaries=100'], '`canaries` must be at most 99'),
+    (['--canaries=-1'], '`canaries` must be at least 0'),
+    (['--canaries=-1', '--coin-canaries=2'], '`always` must be at least 0'),
   ],
 )
 def test_bad_options_are_one_line_and_exit_code_2(

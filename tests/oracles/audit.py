@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import itertools
 import math
+from typing import Any
 
 import mpmath
+import numpy as np
 
 
 def binomial_at_least(trials: int, rate: mpmath.mpf, count: int) -> mpmath.mpf:
@@ -103,3 +105,18 @@ def likeliest(
     for sequence in itertools.product(tokens, repeat=length)
   ]
   return sorted(found, key=lambda pair: -pair[1])
+
+
+def students_t(values: Any, regressors: Any) -> float:
+  """Student's t of the first regressor's coefficient, by least squares.
+
+  Without an intercept, as the textbooks have it: the coefficient over its
+  standard error.
+  """
+  columns = np.stack(regressors, axis=1)
+  inverse = np.linalg.inv(columns.T @ columns)
+  coefficients = inverse @ columns.T @ values
+  residuals = values - columns @ coefficients
+  degrees = len(values) - columns.shape[1]
+  variance = residuals @ residuals / degrees
+  return float(coefficients[0] / np.sqrt(variance * inverse[0, 0]))

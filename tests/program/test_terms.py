@@ -115,11 +115,11 @@ def test_poisson_needs_bounds_that_delta_affords() -> None:
   with pytest.raises(ValueError, match='Widen min_contributors'):
     terms(HIDDEN, POISSON, allowed_failures=1e-30)
   agreed = terms(HIDDEN, POISSON)
-  most = int(agreed.allowed_failures / agreed._failures)
+  most = int(agreed.allowed_failures / agreed.hidden.failures)
   assert agreed.affords(most)
   assert not agreed.affords(most + 1)
   unknown = terms(HIDDEN, POISSON, population=None)
-  assert unknown._failures >= agreed._failures
+  assert unknown.hidden.failures >= agreed.hidden.failures
 
 
 def test_what_is_unaccounted_is_in_every_charge() -> None:

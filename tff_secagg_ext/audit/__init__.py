@@ -3,10 +3,10 @@
 
 An accountant's epsilon is an upper bound on paper. Audits are lower bounds and
 estimates from what was really released: `one_shot` from canary clients that
-ride in the normal run, `one_run` from coin flips about canaries. `membership`,
-`inference` and `exposure` attack the final model, and `implementation` the code
-that made it. All are pure functions of arrays, on numpy and scipy; a model
-enters as a function.
+ride in the normal run, `one_run` from coin flips about canaries, `training` for
+both in all rounds of a run. `membership`, `inference` and `exposure` attack the
+final model, and `implementation` the code that made it. All are pure functions
+of arrays, on numpy and scipy; a model enters as a function.
 """
 
 from tff_secagg_ext.audit import (
@@ -15,6 +15,7 @@ from tff_secagg_ext.audit import (
   membership,
   one_run,
   one_shot,
+  training,
 )
 from tff_secagg_ext.audit.canaries import Canaries, Cosines
 
@@ -26,4 +27,5 @@ __all__ = [
   'membership',
   'one_run',
   'one_shot',
+  'training',
 ]

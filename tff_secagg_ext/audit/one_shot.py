@@ -120,13 +120,58 @@ def _statistic(row: checks.FloatArray, cosines: canaries_lib.Cosines) -> float:
   sum_norm a / s, where nothing but canaries and noise is in the release.
   """
   cosine = float(row.sum()) / cosines.sum_norm
+  return student(cosine, cosines.dimension - 1)
+
+
+def student(cosine: float, degrees: int) -> float:
+  """Returns Student's t of a cosine with the direction of the canaries' sum.
+
+  Raises:
+    ValueError: If the cosine is not inside (-1, 1).
+  """
   if not abs(cosine) < 1.0:
     raise ValueError(
       f'The cosines are those of a release that is nothing but canaries: the '
       f'cosine with their sum is {cosine!r}, and must be inside (-1, 1). There '
       'is no noise in it.'
     )
-  return cosine * math.sqrt((cosines.dimension - 1) / (1.0 - cosine**2))
+  return cosine * math.sqrt(degrees / (1.0 - cosine**2))
+
+
+def normal_scores(
+  statistics: checks.FloatArray,
+  noncentralities: checks.FloatArray,
+  degrees: int,
+) -> checks.FloatArray:
+  """Returns z such that a normal variable is above it as often as t is.
+
+  That is P(Z >= z) = P(T >= statistic) for the noncentral t law; it falls in
+  the noncentrality. Computed from the smaller tail, in logarithms.
+
+  Args:
+    statistics: Student's t, [any].
+    noncentralities: At least 0, [any].
+    degrees: Of freedom, at least 1.
+  """
+  points, weights = _chi(degrees)
+  offsets = noncentralities[:, None] - statistics[:, None] * points
+  above, below = (
+    special.logsumexp(special.log_ndtr(sign * offsets), 1, weights)
+    for sign in (1.0, -1.0)
+  )
+  scores = special.ndtri_exp(np.minimum(above, below))
+  return np.asarray(np.where(above < below, -scores, scores))
+
+
+def median_noncentralities(
+  statistics: checks.FloatArray, degrees: int
+) -> checks.FloatArray:
+  """Returns noncentralities, at least 0, at which no normal score is above 0.
+
+  That is, t is as large as the statistic half the time or more often.
+  """
+  # With l = statistic w the tail is 1/2 for each value w of the denominator.
+  return np.asarray(np.maximum(0.0, statistics * _chi(degrees)[0][-1]))
 
 
 def _gaussian(ratio: float, delta: float) -> float:

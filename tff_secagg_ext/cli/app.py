@@ -72,6 +72,16 @@ def train(
   delta: Annotated[
     float | None, typer.Option(help='At which epsilon is told.')
   ] = None,
+  canaries: Annotated[
+    int,
+    typer.Option(
+      help='Places of each cohort for canaries, which audit the noise.'
+    ),
+  ] = 0,
+  coin_canaries: Annotated[
+    int,
+    typer.Option(help='More places: canaries that a coin of theirs lets in.'),
+  ] = 0,
   protocol: Annotated[
     str, typer.Option(help='secagg; or plain: insecure, for quick work.')
   ] = 'secagg',
@@ -97,6 +107,7 @@ def train(
   Exits with 3 if the target is reached before the last round.
   """
   with _one_line_errors():
+    from tff_secagg_ext.cli import canaries as canaries_lib
     from tff_secagg_ext.cli import tables, training
 
     noise, name = _noise_and_name(task, noise_multiplier, target_epsilon)
@@ -118,9 +129,12 @@ def train(
       checkpoints=checkpoints,
       target_epsilon=target_epsilon,
       target_view=target_view,
+      canaries=canaries,
+      coin_canaries=coin_canaries,
     )
     outcome = training.train(asked)
     tables.print_outcomes([outcome], ledger)
+    canaries_lib.print_audits(outcome.audits)
     _exit_if_interrupted(outcome.interrupted, outcome.rounds, outcome.run)
     _exit_if_stopped(outcome.stopped, outcome.rounds)
 

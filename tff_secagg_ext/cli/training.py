@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import pathlib
@@ -71,6 +71,13 @@ class Options:
   target_epsilon: float | None = None
   target_view: str = 'release'
   epoch: int | None = None
+  canaries: int = 0
+  coin_canaries: int = 0
+
+  @property
+  def has_canaries(self) -> bool:
+    """Whether there are canaries."""
+    return bool(self.canaries or self.coin_canaries)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +98,7 @@ class Outcome:
     lost: How many attempts gave no sum.
     interrupted: Whether rounds remain that the budget affords.
     stopped: Why the budget ended it before its last round, else `None`.
+    audits: What its canaries found, by the kind of the audit.
   """
 
   run: str
@@ -106,6 +114,9 @@ class Outcome:
   lost: int
   interrupted: bool
   stopped: str | None = None
+  audits: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def train(options: Options, console: Console | None = None) -> Outcome:
@@ -154,6 +165,7 @@ def run_rounds(
         setup.recorder, client_data, setup.plan, on_round=on_round
       )
   except (
+    program.CanaryError,
     program.CheckpointError,
     program.RunKeyError,
     execution.RoundAborted,
@@ -204,6 +216,8 @@ def _outcome(options: Options, setup: Setup, result: Any) -> Outcome:
   run = setup.recorder.account.run
   entries = run.entries
   nothing = accounting.Epsilon(0.0, ())
+  finished = result.rounds > 0 and not result.interrupted
+  audited = options.has_canaries and finished
   committed = [e for e in entries if e.kind == 'committed']
   return Outcome(
     run=options.run,
@@ -219,6 +233,7 @@ def _outcome(options: Options, setup: Setup, result: Any) -> Outcome:
     lost=sum(e.kind == 'lost' for e in entries),
     interrupted=result.interrupted,
     stopped=None if result.stopped is None else str(result.stopped),
+    audits=setup.recorder.audit_canaries() if audited else {},
   )
 
 
@@ -238,10 +253,13 @@ def set_up(options: Options) -> Setup:
     budget, noise_multiplier = _noise(options, run, task.num_parameters)
     with installed(run.secure):
       recorder = _recorder(options, task, run, noise_multiplier, budget)
-    plan = program.TrainingPlan(
-      run.rounds, run.former, pathlib.Path(options.checkpoints) / options.run
-    )
-  except (ValueError, TypeError, tasks.TaskDataError) as error:
+    plan = program.TrainingPlan(run.rounds, run.former, _folder(options))
+  except (
+    ValueError,
+    TypeError,
+    tasks.TaskDataError,
+    program.RunKeyError,
+  ) as error:
     raise InputError(str(error)) from error
   return Setup(
     recorder,
@@ -251,6 +269,11 @@ def set_up(options: Options) -> Setup:
     lambda members: [task.client_data(task.clients[i]) for i in members],
     lambda state: task.evaluate(recorder.get_model_weights(state)),
   )
+
+
+def _folder(options: Options) -> pathlib.Path:
+  """Where the checkpoints and the secret keys of the run are."""
+  return pathlib.Path(options.checkpoints) / options.run
 
 
 @contextlib.contextmanager
@@ -316,6 +339,7 @@ def planned(
     clipping=training.clip_norm or aggregators.DEFAULT_CLIPPING,
     security=secure_options(options.sums),
     epoch=options.epoch,
+    canaries=options.canaries + options.coin_canaries,
   )
 
 
@@ -342,8 +366,18 @@ def _recorder(
 
   aggregator = run.aggregator(noise_multiplier)
   training = dataclasses.asdict(resolved(options, task.training))
+  canaries = None
+  if options.has_canaries:
+    canaries = program.CanaryClients(
+      options.canaries, _folder(options), options.coin_canaries
+    )
   return program.PrivacyRecorder(
-    task.build_process(aggregator, metrics.no_client_metrics, noise_multiplier),
+    task.build_process(
+      aggregator,
+      metrics.no_client_metrics,
+      noise_multiplier,
+      None if canaries is None else program.with_canaries,
+    ),
     aggregator,
     ledger=options.ledger,
     run=program.RunDescription(
@@ -355,4 +389,5 @@ def _recorder(
     sampling=run.former.sampling,
     delta=run.delta,
     budget=budget,
+    canaries=canaries,
   )

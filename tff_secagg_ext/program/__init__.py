@@ -3,6 +3,8 @@
 
 from tff_secagg_ext.accounting import Waiver
 from tff_secagg_ext.program.allocated import AllocatedCohorts
+from tff_secagg_ext.program.canaries import CanaryClients, CanaryError
+from tff_secagg_ext.program.canary_work import with_canaries
 from tff_secagg_ext.program.checkpoints import CheckpointError
 from tff_secagg_ext.program.cohorts import (
   Cohort,
@@ -35,6 +37,8 @@ from tff_secagg_ext.program.withheld import WithheldError
 
 __all__ = [
   'AllocatedCohorts',
+  'CanaryClients',
+  'CanaryError',
   'CheckpointError',
   'Cohort',
   'FixedCohorts',
@@ -58,4 +62,5 @@ __all__ = [
   'recorded',
   'train',
   'warn_of_noise',
+  'with_canaries',
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Secret keys of a run, kept in files that their owner alone can read.
+"""Secret keys and records of a run, in files that their owner alone can read.
 
 A key is drawn from the kernel when the run is new, and is on the disk before it
 is used. It is in no ledger, no log line and no export. A key that was lost is
@@ -9,11 +9,13 @@ never replaced: what it has told apart could not be told apart any more.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import secrets
 import stat
 import tempfile
+from typing import Any
 
 BYTES = 32
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -79,6 +81,27 @@ def _make(path: pathlib.Path) -> None:
   finally:
     os.unlink(name)
   sync(path.parent)
+
+
+def append_line(path: pathlib.Path, record: dict[str, Any]) -> None:
+  """Adds a line of JSON to a file of mode 0600, and syncs it."""
+  flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+  line = json.dumps(record).encode() + b'\n'
+  with open(os.open(path, flags, 0o600), 'ab') as file:
+    file.write(line)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def whole_lines(path: pathlib.Path) -> list[bytes]:
+  """Returns the lines of a file, and cuts off one that a kill has torn."""
+  if not path.exists():
+    return []
+  with open(path, 'r+b') as file:
+    *lines, rest = file.read().split(b'\n')
+    if rest:
+      file.truncate(file.tell() - len(rest))
+  return lines
 
 
 def sync(path: pathlib.Path) -> None:

@@ -137,6 +137,8 @@ def train(
     ValueError: If `recorder` does not claim the sampling of `plan.cohorts`.
     CheckpointError: If checkpoints and ledger are not of the same run.
     RunKeyError: If the cohorts' key is lost.
+    CanaryError: If the recorder's canaries could not ride in a round, or it
+      could not be audited; it was not released.
     ParticipationError: If a round would break the recorder's cap on
       participations, in which clients go by their indices; it was not run.
     execution.RoundAborted: If `plan.attempts` attempts at a round were.
@@ -186,6 +188,7 @@ class _Loop:
   ):
     self._account = recorder.account
     self._process = recorder.process
+    self._riders = recorder.canaries
     self._client_data = client_data
     self._plan = plan
     self._on_round = on_round
@@ -245,9 +248,18 @@ class _Loop:
     )
     with self._account.running(reservation) as sessions:
       data = self._client_data(members)
+      if self._riders is not None:
+        data = self._riders.among(data, reservation.attempt, self._state)
       output = withheld.run(self._process.next, self._state, data)
       evidence = self._account.terms.evidence(output)
       settlement = self._account.assess(reservation, evidence, sessions)
+      if self._riders is not None:
+        self._riders.observe(
+          reservation.attempt,
+          self._state,
+          output.state,
+          settlement.measurements,
+        )
       participations = self._participations.copy()
       participations[list(members)] += 1
       self._checkpoints.save(

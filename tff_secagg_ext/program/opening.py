@@ -70,6 +70,8 @@ def settings_of(
     'waived': [dataclasses.asdict(waiver) for waiver in agreed.waivers],
     'seen_by_server': list(agreed.releases.seen_by_server),
     'population_name': run.population_name,
+    # So many places of each cohort are those of clients that nobody is.
+    'canaries': agreed.canaries,
     'budget': None if agreement is None else agreement.settings,
   }
   return {

@@ -125,7 +125,7 @@ class Participants:
         ' not run. Leave them out; may_take_part tells who may.'
       )
     number = self._run.attempts
-    self._append({'attempt': number, 'members': found})
+    keys.append_line(self._path, {'attempt': number, 'members': found})
     for each in found:
       self._attempts_of[each].add(number)
 
@@ -169,14 +169,11 @@ class Participants:
     if not self._path.exists():
       if not new:
         raise self._broken('no such file')
-      self._append(self._header)
+      keys.append_line(self._path, self._header)
       keys.sync(self._path.parent)
-    with open(self._path, 'r+b') as file:
-      *lines, rest = file.read().split(b'\n')
-      if rest:
-        file.truncate(file.tell() - len(rest))
+    lines = keys.whole_lines(self._path)
     if not lines:
-      self._append(self._header)
+      keys.append_line(self._path, self._header)
       lines = [json.dumps(self._header).encode()]
     found: dict[int, list[str]] = collections.defaultdict(list)
     try:
@@ -200,15 +197,6 @@ class Participants:
       f' run {self._run.name!r}. Found {found}. Restore it, or use another run'
       ' name: whoever has taken part in this one cannot be told.'
     )
-
-  def _append(self, record: dict[str, object]) -> None:
-    """Adds a line, and syncs it."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    line = json.dumps(record).encode() + b'\n'
-    with open(os.open(self._path, flags, 0o600), 'ab') as file:
-      file.write(line)
-      file.flush()
-      os.fsync(file.fileno())
 
 
 def names_of(kind: tff.Type, data: object) -> Sequence[object] | None:

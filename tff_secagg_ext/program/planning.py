@@ -45,6 +45,8 @@ class RunPlan:
     epoch: For allocated cohorts, the number of rounds of an epoch. A client
       takes part in as many of them as come nearest to the expected cohort, at
       least 1. `None`: the epoch in which that is once.
+    canaries: How many of `clients_per_round` are canaries, which the
+      coordinator runs, in every round; below it.
   """
 
   population: int
@@ -57,6 +59,7 @@ class RunPlan:
   clipping: aggregators.AdaptiveClipping | float = aggregators.DEFAULT_CLIPPING
   security: execution.SecureOptions | None = None
   epoch: int | None = None
+  canaries: int = 0
 
   def __post_init__(self) -> None:
     _validate.check_int(self.population, 'population', minimum=1)
@@ -66,6 +69,13 @@ class RunPlan:
       minimum=1,
       maximum=self.population,
       remedy='Above the population, the chance to take part would be above 1.',
+    )
+    _validate.check_int(
+      self.canaries,
+      'canaries',
+      minimum=0,
+      maximum=self.clients_per_round - 1,
+      remedy='They take places of the cohort: enlarge it, or take fewer.',
     )
     _validate.check_int(self.rounds, 'rounds', minimum=1)
     _validate.check_float(
@@ -84,8 +94,9 @@ class RunPlan:
 
   @functools.cached_property
   def former(self) -> FixedCohorts | PoissonCohorts | AllocatedCohorts:
-    """How the cohorts are formed."""
-    population, expected = self.population, self.clients_per_round
+    """How the cohorts are formed, of clients that are no canaries."""
+    population = self.population
+    expected = self.clients_per_round - self.canaries
     rounds = self.rounds + -(-self.rounds // _SPARE)
     if self.cohorts == 'fixed':
       return FixedCohorts(population, expected)
@@ -106,7 +117,7 @@ class RunPlan:
     Of allocated cohorts it is as near to what is asked for as epochs allow.
     """
     if isinstance(self.former, AllocatedCohorts):
-      return max(1, round(self.former.expected))
+      return max(1, round(self.former.expected)) + self.canaries
     return self.clients_per_round
 
   @functools.cached_property
@@ -114,7 +125,7 @@ class RunPlan:
     """The secure context: no sum of fewer than must be left."""
     if self.security is None:
       return None
-    least = self.former.minimum
+    least = self.former.minimum + self.canaries
     left = least - self.security.lost(least)
     return dataclasses.replace(self.security, min_contributors=left)
 
@@ -122,9 +133,11 @@ class RunPlan:
     self, noise_multiplier: float
   ) -> aggregators.DdpSecureAggregationFactory:
     """Returns the aggregator: noise for the fewest, less the colluders."""
-    former, secure = self.former, self.secure
+    secure, largest = self.secure, self._largest
     hidden = self.cohorts != 'fixed'
-    least = former.minimum if secure is None else secure.min_contributors
+    least = self.former.minimum + self.canaries
+    if secure is not None:
+      least = secure.min_contributors
     return aggregators.ddp_secure_aggregator(
       noise_multiplier,
       self.expected,
@@ -133,9 +146,14 @@ class RunPlan:
       clipping=self.clipping,
       cohorts='poisson' if hidden else 'fixed',
       min_contributors=least,
-      max_contributors=former.maximum if hidden else None,
-      max_colluders=0 if secure is None else secure.colluders(former.maximum),
+      max_contributors=largest if hidden else None,
+      max_colluders=0 if secure is None else secure.colluders(largest),
     )
+
+  @property
+  def _largest(self) -> int:
+    """The largest cohort that runs, with its canaries."""
+    return self.former.maximum + self.canaries
 
   def charge(self, noise_multiplier: float, elements: int) -> accounting.Round:
     """Returns what each round is reserved at.
@@ -156,6 +174,7 @@ class RunPlan:
       self.population,
       terms_lib.failures(self.former.sampling, self.delta),
       self.secure,
+      canaries=self.canaries,
     ).usual
 
   def calibrated(
@@ -202,7 +221,7 @@ class RunPlan:
     aggregator = self.aggregator(noise_multiplier)
     constants = aggregator.constants(aggregator.padded_dimension(elements))
     clients = self.expected
-    shares = self.former.maximum
+    shares = self._largest
     variance = shares * constants.share_stddev**2 + clients / 4.0
     return math.sqrt(variance) / (constants.scale * clients)
 

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
-import contextvars
-import inspect
 import os
 from typing import Any
 
@@ -15,22 +12,21 @@ from tff_secagg_ext import accounting, aggregators, execution
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.metrics import DpSumThenFinalize
-from tff_secagg_ext.program import budgets, opening, references, terms, withheld
+from tff_secagg_ext.program import (
+  budgets,
+  canary_work,
+  opening,
+  recorded_next,
+  terms,
+)
 from tff_secagg_ext.program import releases as releases_lib
 from tff_secagg_ext.program import waivers as waivers_lib
-from tff_secagg_ext.program.account import Account, Reservation
+from tff_secagg_ext.program.account import Account
+from tff_secagg_ext.program.canaries import CanaryClients, CanaryError, Riders
 from tff_secagg_ext.program.opening import RunDescription
-from tff_secagg_ext.program.participants import (
-  Participants,
-  Participation,
-  names_of,
-)
+from tff_secagg_ext.program.participants import Participants, Participation
+from tff_secagg_ext.program.recorded_next import RecordedNext
 from tff_secagg_ext.program.tff_terms import TffAggregation, TffTerms
-
-# Who takes part in the rounds of a block.
-_named: contextvars.ContextVar[Sequence[object] | None] = (
-  contextvars.ContextVar('named', default=None)
-)
 
 
 class PrivacyRecorder(tff.learning.templates.LearningProcess):
@@ -91,6 +87,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     delta: float,
     budget: accounting.Budget | None = None,
     participation: Participation | None = None,
+    canaries: CanaryClients | None = None,
   ):
     """Opens the run, new or with the same settings, and wraps `process`.
 
@@ -120,6 +117,12 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
         run, for the server's epsilon. A round with a client for which it would
         be too many or too soon raises `ParticipationError`, and is not run; so
         does one of which it is not known who takes part (see `of_clients`).
+      canaries: Clients that ride in every round, for `audit_canaries`. The
+        process must be composed of `program.with_canaries(client_work)`; `next`
+        takes the data of the clients alone, as it would without, in a context
+        whose results are values. `sampling` and `population` are about clients
+        that are no canaries; the aggregator's numbers are about all. Not with
+        `participation` or `RandomAllocation`.
 
     Raises:
       TypeError: If an argument is of the wrong kind.
@@ -132,6 +135,9 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     if isinstance(aggregator, DpSumThenFinalize):
       aggregator, metrics = aggregator.aggregator, aggregator
     _check_kinds(process, aggregator, sampling, metrics, participation)
+    _check_canaries(process, aggregator, canaries)
+    if canaries is not None:
+      _check_all_rounds(sampling, participation)
     run = RunDescription(run) if isinstance(run, str) else run
     delta = opening.checked_delta(delta, run.population, budget)
     found = _released(process, aggregator, metrics)
@@ -147,6 +153,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       execution.installed_options(),
       None if metrics is None else metrics.aggregator,
       waivers,
+      0 if canaries is None else canaries.places,
     )
     ledger = opening.ledger_at(ledger)
     scope = budgets.Scope(run.name, run.population_name)
@@ -161,6 +168,9 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     guard = budgets.guard(ledger, opened, agreement)
     participants = Participants.of_run(opened, participation)
     self._account = Account(opened, agreed, guard, participants)
+    self._ledger, self._riders = ledger, None
+    if canaries is not None:
+      self._riders = Riders(opened, process, agreed.aggregator, canaries)
     self._wrap(process)
 
   def _wrap(self, process: tff.learning.templates.LearningProcess) -> None:
@@ -168,7 +178,7 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     self._process = process
     super().__init__(
       process.initialize,
-      _RecordedNext(process.next, self._account),
+      RecordedNext(process.next, self._account, self._riders),
       process.get_model_weights,
       process.set_model_weights,
       get_hparams_fn=process.get_hparams,
@@ -185,6 +195,38 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
     """The wrapped process, of which nothing is recorded."""
     return self._process
 
+  @property
+  def canaries(self) -> Riders | None:
+    """The canaries that ride in the rounds; `None` without."""
+    return self._riders
+
+  def audit_canaries(
+    self, confidence: float = 0.95
+  ) -> Mapping[str, Mapping[str, Any]]:
+    """Returns what the canaries found so far, and records it in the ledger.
+
+    Returns:
+      The figures of the audits `one_shot` and `one_run`, by their kind, as JSON
+      values; see docs/audit.md. What is on record is not recorded again.
+
+    Raises:
+      CanaryError: If the run has no canaries, or no round that was audited.
+      ledger.LedgerError: If the figures could not be recorded.
+    """
+    if self._riders is None:
+      raise CanaryError(
+        f'Run {self._account.run.name!r} must have canaries to be audited for'
+        ' them. Found none. Make the recorder with `canaries`, from the first'
+        ' round on.'
+      )
+    name = self._account.run.name
+    found = self._riders.audits(confidence)
+    on_record = [(a.kind, dict(a.figures)) for a in self._ledger.audits(name)]
+    for kind, figures in found.items():
+      if (kind, figures) not in on_record:
+        self._ledger.record_audit(name, kind, figures)
+    return found
+
   @contextlib.contextmanager
   def of_clients(self, names: Sequence[object]) -> Iterator[None]:
     """Says who takes part in the rounds of the block.
@@ -196,95 +238,42 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       names: What identifies each client in all rounds of the run, in the order
         of the data: strings, bytes or integers. Kept as keyed hashes alone.
     """
-    token = _named.set(tuple(names))
-    try:
+    with recorded_next.of_clients(names):
       yield
-    finally:
-      _named.reset(token)
 
 
-class _RecordedNext(tff.Computation):
-  """A computation of which each invocation is charged and recorded."""
-
-  def __init__(self, computation: tff.Computation, account: Account):
-    self._computation = computation
-    self._account = account
-
-  @property
-  def type_signature(self) -> tff.FunctionType:
-    """The type of the wrapped computation."""
-    return self._computation.type_signature
-
-  def __hash__(self) -> int:
-    return hash((type(self), self._computation))
-
-  def __call__(self, *args: Any, **kwargs: Any) -> Any:
-    if any(isinstance(a, tff.Value) for a in (*args, *kwargs.values())):
-      raise TypeError(
-        'A recorded `next` cannot become part of another computation: its'
-        ' rounds would run unrecorded. Compose the process first, and wrap'
-        ' the result in a PrivacyRecorder.'
-      )
-    state, data = self._arguments(args, kwargs)
-    clients = len(data) if isinstance(data, (list, tuple)) else None
-    names = _named.get()
-    if names is None:
-      names = names_of(self.type_signature.parameter[1], data)
-    reservation = self._account.reserve(clients, members=names, state=state)
-    with self._account.running(reservation) as sessions:
-      with references.taking_errors():
-        output = withheld.run(self._computation, *args, **kwargs)
-      if inspect.isawaitable(output):
-        return self._finish(reservation, output)
-      if references.has_references(output):
-        return self._hold(reservation, output, sessions)
-      evidence = self._account.terms.evidence(output)
-      settlement = self._account.assess(reservation, evidence, sessions)
-    self._account.commit(reservation.attempt, settlement)
-    return output
-
-  async def _finish(self, reservation: Reservation, output: Any) -> Any:
-    """Awaits the output of an asynchronous context, and commits the round."""
-    with self._account.running(reservation) as sessions:
-      output = await withheld.awaited(output)
-      evidence = self._account.terms.evidence(output)
-      settlement = self._account.assess(reservation, evidence, sessions)
-    self._account.commit(reservation.attempt, settlement)
-    return output
-
-  def _hold(
-    self,
-    reservation: Reservation,
-    output: Any,
-    sessions: Sequence[execution.Report],
-  ) -> Any:
-    """Returns references that wait until the round is committed.
-
-    Its sessions run in a task that was begun with it, and report there.
-    """
-
-    async def settle() -> None:
-      with self._account.running(reservation):
-        evidence = await withheld.awaited(
-          tff.program.materialize_value(self._account.terms.evidence(output))
-        )
-        settlement = self._account.assess(reservation, evidence, sessions)
-      self._account.commit(reservation.attempt, settlement)
-
-    commit = asyncio.get_running_loop().create_task(settle())
-    return references.hold(output, commit)
-
-  def _arguments(
-    self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-  ) -> tuple[Any, Any]:
-    """Returns the state, and what the clients are given."""
-    parameter = self.type_signature.parameter
-    names = [name for name, _ in tff.structure.iter_elements(parameter)]
-    state, data = (
-      args[index] if len(args) > index else kwargs.get(names[index])
-      for index in (0, 1)
+def _check_canaries(
+  process: tff.learning.templates.LearningProcess,
+  aggregator: object,
+  canaries: object,
+) -> None:
+  if not isinstance(canaries, (CanaryClients, type(None))):
+    raise TypeError(f'`canaries` must be CanaryClients. Found {canaries!r}.')
+  if canaries is not None and isinstance(aggregator, TffAggregation):
+    raise ValueError(
+      '`canaries` must be None for a factory of TFF. Found'
+      f' {canaries}. Use an aggregator of this package.'
     )
-    return state, data
+  if canaries is None and canary_work.dimension_of(process) is not None:
+    raise ValueError(
+      '`canaries` must be given for a process that takes them. Found None:'
+      ' nobody would count them. Say how many there are.'
+    )
+
+
+def _check_all_rounds(
+  sampling: accounting.Sampling, participation: Participation | None
+) -> None:
+  """Raises `ValueError` where clients take part in some of the rounds."""
+  if participation is not None or isinstance(
+    sampling, accounting.RandomAllocation
+  ):
+    raise ValueError(
+      '`canaries` must be None where clients take part in a bounded number of'
+      f' rounds. Found {participation or sampling}: the epsilon of the ledger'
+      ' is that of such clients, and canaries are in all rounds. Use Poisson'
+      ' cohorts or fixed ones, without a cap.'
+    )
 
 
 def _kind_of_terms(aggregator: object) -> type[terms.Terms]:

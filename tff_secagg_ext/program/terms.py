@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
 from typing import Any
-
-from scipy import stats
 
 from tff_secagg_ext import accounting, aggregators
 from tff_secagg_ext._dropout_noise import DropoutNoise
 from tff_secagg_ext.execution import Report, RoundAborted, SecureOptions
 from tff_secagg_ext.metrics import NOISED_SUM
 from tff_secagg_ext.program import releases as releases_lib
+from tff_secagg_ext.program.hidden_cohorts import HiddenCohorts
 from tff_secagg_ext.program.noised_sums import (
   MeasurementError,
   NoisedSum,
@@ -63,6 +62,7 @@ class Terms:
   | a session that ended before any mask was taken off | nothing |
   | a session that ended later | in full, no sampling |
   | clients that may collude with the server | their noise protects nothing |
+  | canaries, which the coordinator runs | the same, and they collude |
   | nobody contributed | nothing |
   | something else left the clients | infinite, by name |
   | something that is waived left the clients | nothing; epsilon names it |
@@ -82,6 +82,9 @@ class Terms:
       state drops out, and at most the one that they state colludes.
     metrics: The aggregator of the noised metrics, if there are any.
     waivers: What else leaves the clients and is not charged; not in `releases`.
+    canaries: How many clients that the coordinator runs take part in every
+      round beside those that are drawn; `clients`, below, does not count them.
+      They are summed as others are, and the server knows their noise.
   """
 
   aggregator: aggregators.DdpSecureAggregationFactory
@@ -92,6 +95,7 @@ class Terms:
   options: SecureOptions | None = None
   metrics: aggregators.DdpSecureAggregationFactory | None = None
   waivers: tuple[accounting.Waiver, ...] = ()
+  canaries: int = 0
 
   def __post_init__(self) -> None:
     if self.metrics is not None:
@@ -112,10 +116,10 @@ class Terms:
         f'Cohorts of {claim} with probability {self.sampling.rate:g} must'
         f' stay between {spec.min_contributors} and {spec.max_contributors}'
         f' clients. Found that one leaves them with probability'
-        f' {self._failures:.2g}, above the {self.allowed_failures:.2g} that'
-        f' delta affords{self._with_dropouts}. Widen min_contributors and'
-        ' max_contributors; see accounting.poisson_cohort_bounds and'
-        ' allocated_cohort_bounds.'
+        f' {self.hidden.failures:.2g}, above the {self.allowed_failures:.2g}'
+        f' that delta affords{self.hidden.with_dropouts}. Widen'
+        ' min_contributors and max_contributors; see'
+        ' accounting.poisson_cohort_bounds and allocated_cohort_bounds.'
       )
 
   @staticmethod
@@ -145,7 +149,7 @@ class Terms:
 
   def affords(self, rounds: int) -> bool:
     """Whether delta pays for cohorts out of bounds in so many rounds."""
-    return rounds * self._failures <= self.allowed_failures
+    return rounds * self.hidden.failures <= self.allowed_failures
 
   def planned(
     self, clients: int | None, claim: accounting.Sampling, state: Any = None
@@ -173,10 +177,13 @@ class Terms:
         f' population. Found {clients}. Somebody is there twice, and counts'
         ' twice in the sum: give each client once.'
       )
-    contributors = clients
-    if clients is not None and self.options is not None:
-      contributors = self.options.least_contributors(clients)
+    contributors = self._with_canaries(clients)
+    if contributors is not None and self.options is not None:
+      contributors = self.options.least_contributors(contributors)
     return contributors
+
+  def _with_canaries(self, clients: int | None) -> int | None:
+    return None if clients is None else clients + self.canaries
 
   @property
   def usual(self) -> accounting.Round:
@@ -217,7 +224,9 @@ class Terms:
     Raises:
       MeasurementError: If they contradict the aggregator.
     """
-    summed = clients if session is None else session.survivors
+    summed = self._with_canaries(clients)
+    if session is not None:
+      summed = session.survivors
     if not measured:
       return self._charge(clients, summed, claim, aborted=False)
     each = [(noised, noised.measured(measured)) for noised in self.noised_sums]
@@ -274,55 +283,15 @@ class Terms:
     return [noise for noise in noises if noise is not None]
 
   @functools.cached_property
-  def _least_cohort(self) -> int:
-    """The smallest cohort that is released, whoever drops out of it."""
-    least = cohort = self.aggregator.spec.min_contributors or 1
-    while (
-      self.options is not None and cohort - self.options.lost(cohort) < least
-    ):
-      cohort += 1
-    return cohort
-
-  @property
-  def _with_dropouts(self) -> str:
-    if self._least_cohort == (self.aggregator.spec.min_contributors or 1):
-      return ''
-    return (
-      f': with the dropouts that the secure context states, a cohort must have'
-      f' {self._least_cohort} clients'
+  def hidden(self) -> HiddenCohorts:
+    """The cohorts, where their size is hidden, and their bounds."""
+    return HiddenCohorts(
+      self.sampling,
+      self.aggregator.spec,
+      self.population,
+      self.options,
+      self.canaries,
     )
-
-  @functools.cached_property
-  def _failures(self) -> float:
-    """The probability that one cohort of hidden size leaves its bounds."""
-    if isinstance(self.sampling, accounting.RandomAllocation):
-      return self._allocated_failures
-    if not isinstance(self.sampling, accounting.PoissonSampling):
-      return 0.0
-    spec = self.aggregator.spec
-    if self.population is None:
-      cohort = stats.poisson(spec.expected_clients_per_round)
-    else:
-      cohort = stats.binom(self.population, self.sampling.probability)
-    # docs/accounting.md, section 6: why too small a cohort may count more.
-    odds = accounting.odds_of_being_needed(self.sampling)
-    below = odds * cohort.cdf(self._least_cohort - 1)
-    return float(below + cohort.sf(spec.max_shares))
-
-  @property
-  def _allocated_failures(self) -> float:
-    """The same, where no client may be what a cohort needs or is too many by.
-
-    docs/accounting.md, section 6.
-    """
-    if self.population is None:
-      raise ValueError(
-        '`population` must be known for RandomAllocation. Found None. Give'
-        ' RunDescription(population=...).'
-      )
-    others = stats.binom(self.population - 1, self.sampling.rate)
-    below = others.cdf(self._least_cohort - 1)
-    return float(below + others.sf(self.aggregator.spec.max_shares - 1))
 
   def _charge(
     self,
@@ -335,13 +304,42 @@ class Terms:
     nothing = contributors == 0
     events: list[accounting.Event] = []
     if not nothing:
+      took_part = self._with_canaries(clients)
       events.extend(
-        noised.event(clients, contributors, self.options, summed)
+        self._told(noised.event(took_part, contributors, self.options, summed))
         for noised in self.noised_sums
       )
+      events.extend(self._exposed(took_part))
     if aborted or nothing:
       claim = accounting.unclaimed(claim)
     return self._round(events, clients, claim)
+
+  def _told(self, event: accounting.NoisedSumEvent) -> accounting.Event:
+    """Returns the event with canaries among those whose noise is known.
+
+    Beside the colluders that the aggregator states; among those that the
+    secure context does, which are all that the protocol bears.
+    """
+    known = self.aggregator.spec.max_colluders + self.canaries
+    colluders = max(event.colluders, known)
+    return dataclasses.replace(event, colluders=colluders)
+
+  def _exposed(self, clients: int | None) -> Iterator[accounting.Event]:
+    """Yields what more colluders than the protocol bears may see."""
+    options, spec = self.options, self.aggregator.spec
+    if not self.canaries or options is None or options.protocol == 'plain':
+      return
+    if clients is None or spec.cohorts == 'poisson':
+      # What is told of a hidden cohort is the same for all of them.
+      clients = spec.min_contributors or spec.expected_clients_per_round
+    most = options.colluders(clients)
+    if self.canaries > most:
+      yield accounting.SeenByServerEvent(
+        (
+          f'single updates: the coordinator runs {self.canaries} canaries, and'
+          f' the protocol is secure against {most} colluders',
+        )
+      )
 
   def _round(
     self,
@@ -369,7 +367,7 @@ class Terms:
     if isinstance(claim, accounting.FixedSizeSampling):
       return clients == claim.cohort
     if isinstance(claim, HIDDEN_SIZE) and clients is not None:
-      return self._least_cohort <= clients <= self.aggregator.spec.max_shares
+      return self.hidden.contain(clients)
     return True
 
   def _check_population(self) -> None:

@@ -16,6 +16,7 @@ from tff_secagg_ext._compat import tff
 
 Array: TypeAlias = npt.NDArray[Any]
 Weights: TypeAlias = tuple[Any, ...]
+ClientWork: TypeAlias = tff.learning.templates.ClientWorkProcess
 
 # How many held-out examples are evaluated at once.
 _EVALUATION_BATCH = 512
@@ -101,6 +102,7 @@ class Task:
     aggregator: tff.aggregators.UnweightedAggregationFactory,
     metrics_aggregator: Callable[..., Any],
     noise_multiplier: float,
+    adapted: Callable[[ClientWork], ClientWork] | None = None,
   ) -> tff.learning.templates.LearningProcess:
     """Builds federated averaging for this task.
 
@@ -108,18 +110,55 @@ class Task:
       aggregator: Of the model updates.
       metrics_aggregator: Of the clients' training metrics, which are empty.
       noise_multiplier: Of the aggregator; sets the size of the server's steps.
+      adapted: Returns the client work of the process from that of federated
+        averaging; `None` to leave it as it is.
     """
     training = self.training
-    return tff.learning.algorithms.build_unweighted_fed_avg(
-      self.model,
-      client_optimizer_fn=tff.learning.optimizers.build_sgdm(
-        training.client_learning_rate
-      ),
-      server_optimizer_fn=tff.learning.optimizers.build_sgdm(
-        training.server_rate(noise_multiplier), training.momentum
-      ),
-      model_aggregator=aggregator,
+    client_optimizer = tff.learning.optimizers.build_sgdm(
+      training.client_learning_rate
+    )
+    server_optimizer = tff.learning.optimizers.build_sgdm(
+      training.server_rate(noise_multiplier), training.momentum
+    )
+    if adapted is None:
+      return tff.learning.algorithms.build_unweighted_fed_avg(
+        self.model,
+        client_optimizer_fn=client_optimizer,
+        server_optimizer_fn=server_optimizer,
+        model_aggregator=aggregator,
+        metrics_aggregator=metrics_aggregator,
+      )
+    work = tff.learning.templates.build_functional_model_delta_client_work(
+      model=self.model,
+      optimizer=client_optimizer,
+      client_weighting=tff.learning.ClientWeighting.UNIFORM,
       metrics_aggregator=metrics_aggregator,
+    )
+    return self._composed(adapted(work), aggregator, server_optimizer)
+
+  def _composed(
+    self,
+    work: ClientWork,
+    aggregator: tff.aggregators.UnweightedAggregationFactory,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+  ) -> tff.learning.templates.LearningProcess:
+    """Returns federated averaging as TFF composes it, of other client work."""
+    templates = tff.learning.templates
+    trainable = self.model.initial_weights[0]
+
+    @tff.tensorflow.computation
+    def initial_weights() -> Any:
+      tensors = tuple(map(tf.convert_to_tensor, trainable))
+      return tff.learning.models.ModelWeights(tensors, ())
+
+    weights = initial_weights.type_signature.result
+    weighted = tff.aggregators.as_weighted_aggregator(aggregator)
+    return templates.compose_learning_process(
+      initial_weights,
+      templates.build_broadcast_process(weights),
+      work,
+      weighted.create(weights.trainable, tff.TensorType(np.float32)),
+      templates.build_apply_optimizer_finalizer(server_optimizer, weights),
     )
 
   def evaluate(

@@ -81,3 +81,58 @@ def test_without_fashion_mnist_the_error_names_debians_package():
 def test_unknown_tasks_are_refused():
   with pytest.raises(ValueError, match="'digits' or 'shakespeare'"):
     tasks.load('mnist')
+
+
+def lines_of(task, client):
+  batches = list(task.client_data(client).as_numpy_iterator())
+  return np.concatenate([np.hstack([x, y[:, -1:]]) for x, y in batches])
+
+
+@pytest.mark.skipif(not WITH_PLAYS, reason='the plays are an optional extra')
+def test_planted_texts_begin_lines_of_their_clients_alone():
+  task = tasks.load('shakespeare')
+  holder, other = task.clients[:2]
+  text = np.asarray(task.letters[:9])
+  planted = task.planted({holder: text}, repetitions=16)
+  before, after = lines_of(task, holder), lines_of(planted, holder)
+  begun = (after[:, :9] == text).all(axis=1)
+  # Evenly over the four batches.
+  np.testing.assert_array_equal(np.flatnonzero(begun), np.arange(0, 64, 4))
+  np.testing.assert_array_equal(after[~begun], before[~begun])
+  np.testing.assert_array_equal(after[:, 9:], before[:, 9:])
+  np.testing.assert_array_equal(lines_of(planted, other), lines_of(task, other))
+  specs = [each.client_data(holder).element_spec for each in (task, planted)]
+  assert specs[0] == specs[1]
+
+
+@pytest.mark.skipif(not WITH_PLAYS, reason='the plays are an optional extra')
+@pytest.mark.parametrize(
+  ['client', 'length', 'repetitions', 'message'],
+  [
+    ('nobody', 9, 1, "for the task's clients. Found 'nobody'"),
+    (None, 9, 0, '`repetitions` must be at least 1'),
+    (None, 9, 65, '`repetitions` must be at most 64. Found 65. A client'),
+    (None, 66, 1, 'at most the 65 characters of a line. Found 66'),
+  ],
+)
+def test_texts_that_cannot_be_planted(client, length, repetitions, message):
+  task = tasks.load('shakespeare')
+  texts = {client or task.clients[0]: np.zeros(length, int)}
+  with pytest.raises(ValueError, match=message):
+    task.planted(texts, repetitions)
+
+
+@pytest.mark.skipif(not WITH_PLAYS, reason='the plays are an optional extra')
+def test_next_characters_are_those_of_the_model():
+  task = tasks.load('shakespeare')
+  weights = task.model.initial_weights[0]
+  x = examples(task, task.clients[0])[0].numpy()
+  whole = tf.nn.log_softmax(task.model.predict_on_batch((weights, ()), x))
+  model = task.next_log_probabilities(weights)
+  for length in (1, 3, 4, 9, 64):
+    np.testing.assert_allclose(
+      model(x[:, :length]), whole[:, length - 1], atol=1e-5
+    )
+  # Before there is any text.
+  assert model(np.zeros([2, 0], int)).shape == (2, len(task.alphabet))
+  assert [task.alphabet[code] for code in task.letters[:3]] == list('abc')

@@ -143,6 +143,77 @@ def _check_ungiven(noise_multiplier: float | None, rounds: int | None) -> None:
     )
 
 
+@app.command()
+def memorization(
+  task: Annotated[str, typer.Option(help='shakespeare.')] = 'shakespeare',
+  canaries: Annotated[
+    int, typer.Option(help='Secrets of each number of clients.')
+  ] = 6,
+  canary_clients: Annotated[
+    list[int] | None,
+    typer.Option(
+      help='Clients that hold each secret; may be repeated. 1, 4 and 16 by'
+      ' default.',
+      show_default=False,
+    ),
+  ] = None,
+  repetitions: Annotated[
+    int, typer.Option(help='Lines of a holder that begin with its secret.')
+  ] = 64,
+  repeats: Annotated[
+    int, typer.Option(help='Trainings of each kind, with new secrets.')
+  ] = 2,
+  rounds: Annotated[
+    int | None, typer.Option(help="Rounds; the task's own by default.")
+  ] = None,
+  clients_per_round: Annotated[
+    int | None, typer.Option(help='Expected size of a cohort.')
+  ] = None,
+  noise_multiplier: Annotated[
+    float, typer.Option(help='Of the private trainings.')
+  ] = 1.0,
+  protocol: Annotated[
+    str, typer.Option(help='secagg; or plain: insecure, for quick work.')
+  ] = 'secagg',
+  run: Annotated[
+    str | None,
+    typer.Option(
+      help='Run to record the result for; the trainings by default.'
+    ),
+  ] = None,
+  ledger: Annotated[
+    str, typer.Option(help='SQLAlchemy URL of the ledger.')
+  ] = 'sqlite:///runs.db',
+  as_json: options.Json = False,
+) -> None:
+  """Plants secrets, trains without and with privacy, and asks for them."""
+  from tff_secagg_ext.cli import memorization as work
+  from tff_secagg_ext.cli import memorization_tables, training
+  from tff_secagg_ext.ledger import LedgerError
+
+  with errors.one_line(ValueError, LedgerError, training.InputError):
+    settings = work.Settings(
+      task=task,
+      canaries=canaries,
+      canary_clients=tuple(canary_clients or (1, 4, 16)),
+      repetitions=repetitions,
+      repeats=repeats,
+      rounds=rounds,
+      clients_per_round=clients_per_round,
+      noise_multiplier=noise_multiplier,
+      protocol=protocol,
+      ledger=ledger,
+      run=run,
+    )
+    result = work.run(settings)
+    figures = memorization_tables.figures(result)
+    work.record(result, figures)
+  if as_json:
+    typer.echo(json.dumps(figures, indent=2))
+  else:
+    typer.echo('\n'.join(memorization_tables.lines(figures)))
+
+
 def attacks(
   factories: Iterable[str], checks: Iterable[str] = (), clip_norm: float = 1.0
 ) -> Iterable[Row]:

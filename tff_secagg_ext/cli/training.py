@@ -16,7 +16,7 @@ from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.cli import progress, records
 
 if TYPE_CHECKING:
-  from tff_secagg_ext import execution, program
+  from tff_secagg_ext import execution, program, tasks
 
 # How often held-out data are evaluated.
 _EVALUATIONS = 12
@@ -237,8 +237,8 @@ def _outcome(options: Options, setup: Setup, result: Any) -> Outcome:
   )
 
 
-def set_up(options: Options) -> Setup:
-  """Builds all that a run needs.
+def set_up(options: Options, task: tasks.Task | None = None) -> Setup:
+  """Builds all that a run needs, of its own task or of one that is given.
 
   Raises:
     InputError: If the options cannot be used.
@@ -247,7 +247,7 @@ def set_up(options: Options) -> Setup:
   from tff_secagg_ext import program, tasks
 
   try:
-    task = tasks.load(options.task)
+    task = task or tasks.load(options.task)
     training = resolved(options, task.training)
     run = planned(options, training, len(task.clients))
     budget, noise_multiplier = _noise(options, run, task.num_parameters)

@@ -8,12 +8,20 @@ import importlib
 from typing import cast
 
 from tff_secagg_ext import _validate
+from tff_secagg_ext.tasks.language import LanguageTask
 from tff_secagg_ext.tasks.task import Task, TaskDataError, Training
 
 NAMES = ('digits', 'shakespeare', 'fashion-mnist')
 """The names that `load` knows; the first one needs nothing to be installed."""
 
-__all__ = ['NAMES', 'Task', 'TaskDataError', 'Training', 'load']
+__all__ = [
+  'NAMES',
+  'LanguageTask',
+  'Task',
+  'TaskDataError',
+  'Training',
+  'load',
+]
 
 
 def load(name: str) -> Task:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tff_secagg_ext._compat import tff
+from tff_secagg_ext.tasks import language
 from tff_secagg_ext.tasks import task as task_lib
 
 ALPHABET = "\n !',-.:;?abcdefghijklmnopqrstuvwxyz"
@@ -33,7 +34,7 @@ _SPEECH = re.compile(r'^\*\*(.+?)\*\* *\n(.*?)(?=^\*\*|^#|\Z)', re.M | re.S)
 _STAGE_DIRECTION = re.compile(r'_[^_]*_')
 
 
-def load() -> task_lib.Task:
+def load() -> language.LanguageTask:
   """Returns the task.
 
   Raises:
@@ -53,8 +54,6 @@ def load() -> task_lib.Task:
     if len(codes) >= _CHARACTERS_OF_A_CLIENT
   }
   spoken = '\n'.join(t for play in held_out for t in plays[play].values())
-  x, y = _lines(encode(spoken))
-  every = len(x) // _HELD_OUT_LINES
 
   def client_data(client: str) -> tf.data.Dataset:
     """As many lines as a round takes, evenly from all of the part."""
@@ -63,12 +62,12 @@ def load() -> task_lib.Task:
     rows = rows.reshape(_LINES, _LOCAL_STEPS).T.ravel()
     return tf.data.Dataset.from_tensor_slices((x[rows], y[rows])).batch(_LINES)
 
-  return task_lib.Task(
+  return language.LanguageTask(
     name='shakespeare',
     unit_of_privacy='speaking part of a play',
     clients=tuple(sorted(parts)),
     client_data=client_data,
-    held_out=(x[::every], y[::every]),
+    held_out=_held_out(encode(spoken)),
     model=_model(),
     training=task_lib.Training(
       rounds=50,
@@ -77,6 +76,8 @@ def load() -> task_lib.Task:
       client_learning_rate=1.0,
       server_learning_rate=1.0,
     ),
+    alphabet=ALPHABET,
+    next_logits=_next_logits,
   )
 
 
@@ -106,6 +107,13 @@ def _files() -> list[pathlib.Path]:
       ' 3.11 or later.'
     )
   return files
+
+
+def _held_out(codes: task_lib.Array) -> tuple[task_lib.Array, task_lib.Array]:
+  """Lines of a text, about as many as there shall be, evenly from all of it."""
+  x, y = _lines(codes)
+  every = len(x) // _HELD_OUT_LINES
+  return x[::every], y[::every]
 
 
 def _lines(codes: task_lib.Array) -> tuple[task_lib.Array, task_lib.Array]:
@@ -140,12 +148,23 @@ def _model() -> tff.learning.models.FunctionalModel:
 
 def _logits(weights: task_lib.Weights, x: tf.Tensor) -> tf.Tensor:
   """Logits of the next character, float32[batch, line, alphabet]."""
-  embedding, hidden, hidden_bias, output, output_bias = weights
   embedded = tf.pad(
-    tf.gather(embedding, x), [[0, 0], [_CONTEXT - 1, 0], [0, 0]]
+    tf.gather(weights[0], x), [[0, 0], [_CONTEXT - 1, 0], [0, 0]]
   )
   window = [embedded[:, i : i + _LINE] for i in range(_CONTEXT)]
-  last = tf.nn.relu(
-    tf.tensordot(tf.concat(window, axis=-1), hidden, 1) + hidden_bias
-  )
+  return _layers(weights, tf.concat(window, axis=-1))
+
+
+def _next_logits(weights: task_lib.Weights, texts: tf.Tensor) -> tf.Tensor:
+  """Logits of the character after texts, float32[texts, alphabet]."""
+  last = texts[:, -_CONTEXT:]
+  missing = _CONTEXT - last.shape[1]
+  embedded = tf.pad(tf.gather(weights[0], last), [[0, 0], [missing, 0], [0, 0]])
+  return _layers(weights, tf.reshape(embedded, [-1, _CONTEXT * _EMBEDDING]))
+
+
+def _layers(weights: task_lib.Weights, window: tf.Tensor) -> tf.Tensor:
+  """Logits from the embeddings of the last characters, side by side."""
+  _, hidden, hidden_bias, output, output_bias = weights
+  last = tf.nn.relu(tf.tensordot(window, hidden, 1) + hidden_bias)
   return tf.tensordot(last, output, 1) + output_bias

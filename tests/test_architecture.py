@@ -18,7 +18,7 @@ PACKAGE = 'tff_secagg_ext'
 
 # What each part may import of the package, besides itself. The private
 # modules stand below all others.
-SHARED = {'_dropout_noise', '_tables', '_validate'}
+SHARED = {'_dropout_noise', '_identity', '_tables', '_validate'}
 BELOW = {'_compat', *SHARED}
 EVERYTHING = {
   *BELOW,
@@ -38,6 +38,7 @@ MAY_IMPORT = {
   '__init__': EVERYTHING,
   '_compat': set(),
   '_dropout_noise': {'_validate'},
+  '_identity': set(),
   '_tables': set(),
   '_validate': set(),
   'accounting': {'_validate'},

@@ -13,6 +13,7 @@ import logging
 from typing import Any
 import weakref
 
+from tff_secagg_ext import _identity
 from tff_secagg_ext._compat import current_context, tff
 from tff_secagg_ext.execution import plans, sums
 from tff_secagg_ext.execution.options import SecureOptions
@@ -70,7 +71,7 @@ class SecureContext(tff.framework.SyncContext):
         declares, or a sum has no modulus below 2^62; or if the computation
         has not each `dropout_noise` of the options once.
     """
-    compiled = _compiled(_Identity(comp))
+    compiled = _compiled(comp)
     self._judge(compiled)
     plan = compiled.plan
     if plan is None:
@@ -222,21 +223,6 @@ def end_worker() -> None:
 atexit.register(end_worker)
 
 
-class _Identity:
-  """A computation as a key: by identity, which needs no serialization."""
-
-  def __init__(self, computation: Any):
-    self.computation = computation
-
-  def __eq__(self, other: object) -> bool:
-    return (
-      isinstance(other, _Identity) and self.computation is other.computation
-    )
-
-  def __hash__(self) -> int:
-    return id(self.computation)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Compiled:
   """How to run a computation.
@@ -250,9 +236,8 @@ class _Compiled:
   insecure: frozenset[str]
 
 
-@functools.lru_cache(_CACHED)
-def _compiled(identity: _Identity) -> _Compiled:
-  computation = identity.computation
+@_identity.cached(_CACHED)
+def _compiled(computation: Any) -> _Compiled:
   if not isinstance(computation, tff.framework.ConcreteComputation):
     raise TypeError(
       'A secure context runs instances of tff.Computation. Found a'

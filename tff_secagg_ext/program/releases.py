@@ -15,6 +15,7 @@ import dataclasses
 import math
 from typing import Any
 
+from tff_secagg_ext import _identity
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.metrics import NOISED_SUM
 from tff_secagg_ext.program import dataflow
@@ -24,6 +25,8 @@ MEASUREMENT_KEYS = frozenset(
   ('scale', 'dimension', 'effective_noise_multiplier', 'aborted')
 )
 _MODULAR = 3
+# Computations of which it is kept what they sum.
+_CACHED = 16
 # The kinds of aggregates of a MapReduce form, in its order.
 _KINDS = (
   'an aggregate in the clear',
@@ -107,7 +110,7 @@ def of_process(
   """
   try:
     results = dict(_results(process.next))
-    sums = _sums(process.next, list(results))
+    sums = sums_of(process.next)
   except Exception as error:  # pylint: disable=broad-except
     return unknown(error)
   model: Sum | None = None
@@ -133,7 +136,8 @@ def of_process(
   )
 
 
-def sums_of(computation: tff.Computation) -> list[Sum]:
+@_identity.cached(_CACHED)
+def sums_of(computation: tff.Computation) -> tuple[Sum, ...]:
   """Returns all that is summed over the clients.
 
   Args:
@@ -141,7 +145,29 @@ def sums_of(computation: tff.Computation) -> list[Sum]:
 
   Raises whatever compiling the process raises.
   """
-  return _sums(computation, [path for path, _ in _results(computation)])
+  results = [path for path, _ in _results(computation)]
+  form = tff.backends.mapreduce.get_map_reduce_form_for_computation(computation)
+  used = dataflow.dependents(form.update)
+  state, aggregates = form.update.type_signature.parameter
+  kinds = [
+    (kind, leaf)
+    for kind, aggregate in enumerate(aggregates)
+    for _, leaf in dataflow.leaves(aggregate)
+  ]
+  used = used[len(list(dataflow.leaves(state))) :]
+  of_data = dataflow.dependents_of_first(form.work)
+  return tuple(
+    Sum(
+      number,
+      kind,
+      leaf,
+      tuple(results[i] for i in sorted(positions)),
+      number in of_data,
+    )
+    for number, ((kind, leaf), positions) in enumerate(
+      zip(kinds, used, strict=True)
+    )
+  )
 
 
 def unknown(error: Exception) -> Releases:
@@ -189,34 +215,6 @@ def _results(
   result = computation.type_signature.result
   for name, placed in tff.structure.iter_elements(result):
     yield from dataflow.leaves(placed.member, (name,))
-
-
-def _sums(
-  computation: tff.Computation, results: Sequence[tuple[str, ...]]
-) -> list[Sum]:
-  """Returns all that is aggregated over the clients."""
-  form = tff.backends.mapreduce.get_map_reduce_form_for_computation(computation)
-  used = dataflow.dependents(form.update)
-  state, aggregates = form.update.type_signature.parameter
-  kinds = [
-    (kind, leaf)
-    for kind, aggregate in enumerate(aggregates)
-    for _, leaf in dataflow.leaves(aggregate)
-  ]
-  used = used[len(list(dataflow.leaves(state))) :]
-  of_data = dataflow.dependents_of_first(form.work)
-  return [
-    Sum(
-      number,
-      kind,
-      leaf,
-      tuple(results[i] for i in sorted(positions)),
-      number in of_data,
-    )
-    for number, ((kind, leaf), positions) in enumerate(
-      zip(kinds, used, strict=True)
-    )
-  ]
 
 
 def _measurement_dicts(

@@ -11,9 +11,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / 'docs'
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob('*.md'))
 _FENCE = re.compile(
-  r'^```(?P<language>\w*)(?: title="(?P<title>[^"]*)")?\n(?P<text>.*?)^```$',
+  r'^```(?P<language>\w*)(?: title=")?(?P<title>[^"\n]*)"?\n(?P<text>.*?)^```$',
   re.MULTILINE | re.DOTALL,
 )
+_HEADING = re.compile(r'^## (.*)$', re.MULTILINE)
 # What goes on in the next line, and what only shows where it is typed.
 _CONTINUED = re.compile(r'\\\n\s*')
 _PROGRAM = 'tff-secagg '
@@ -21,8 +22,9 @@ _PROGRAM = 'tff-secagg '
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """A fence: its language, its title and what is in it."""
+  """A fence: its section, its language, its title and what is in it."""
 
+  section: str
   language: str
   title: str
   text: str
@@ -33,12 +35,14 @@ def read(page: str) -> str:
 
 
 def blocks(page: str) -> list[Block]:
-  found = [
-    Block(m['language'], m['title'] or '', m['text'])
-    for m in _FENCE.finditer(read(page))
-  ]
+  text = read(page)
+  found = []
+  for match in _FENCE.finditer(text):
+    headings = _HEADING.findall(text[: match.start()])
+    section = headings[-1] if headings else ''
+    found.append(Block(section, *match.group('language', 'title', 'text')))
   # No fence is of a form that the pattern passes over.
-  assert 2 * len(found) == len(re.findall(r'^```', read(page), re.MULTILINE))
+  assert 2 * len(found) == len(re.findall(r'^```', text, re.MULTILINE))
   return found
 
 

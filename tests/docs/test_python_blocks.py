@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Python of tutorials, how-to guides and the migration guide runs.
 
-Pages go on where the tutorial ends: each has a copy of its names, and all have
-its folder. Blocks of a page run one after the other.
+Pages go on where the tutorial ends: each, and each section of the migration
+guide, has a copy of its names, and all have its folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import os
 import pathlib
 from typing import Any
@@ -22,9 +22,10 @@ _TUTORIAL = 'tutorials/drop_in.md'
 _GOING_ON = [
   page
   for page in pages.PAGES
-  if page.startswith(('howto/', 'tutorials/')) or page == 'migrate.md'
+  if page.startswith(('howto/', 'tutorials/'))
   if page != _TUTORIAL and pages.python(page)
 ]
+_MIGRATION = 'migrate.md'
 # What other frameworks run, by the title of its block, in their environments.
 _ELSEWHERE = {
   'Before: Flower': 'flwr',
@@ -33,10 +34,10 @@ _ELSEWHERE = {
 }
 
 
-def run(page: str, names: dict[str, Any]) -> None:
-  for block in pages.python(page):
+def run(blocks: Iterable[pages.Block], names: dict[str, Any]) -> None:
+  for block in blocks:
     if block.title not in _ELSEWHERE:
-      exec(compile(block.text, page, 'exec'), names)
+      exec(compile(block.text, block.section, 'exec'), names)
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +52,7 @@ def tutorial(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
   before, place = tff.framework.get_context_stack().current, os.getcwd()
   os.chdir(folder)
   try:
-    run(_TUTORIAL, names)
+    run(pages.python(_TUTORIAL), names)
     yield names
   finally:
     os.chdir(place)
@@ -67,26 +68,41 @@ def test_the_tutorial_records_its_rounds(
   assert (folder / 'runs.db').is_file()
 
 
-@pytest.mark.parametrize('page', _GOING_ON)
-def test_pages_that_go_on_from_it(page: str, tutorial: dict[str, Any]) -> None:
+@pytest.fixture
+def going_on(tutorial: dict[str, Any]) -> Iterator[dict[str, Any]]:
+  """A copy of the tutorial's names; its context is put back."""
   context = tff.framework.get_context_stack().current
-  try:
-    run(page, dict(tutorial))
-  finally:
-    tff.framework.set_default_context(context)
-  if page == 'migrate.md':
-    assert_migrated()
+  yield dict(tutorial)
+  tff.framework.set_default_context(context)
 
 
-def assert_migrated() -> None:
-  """All of its runs are on record, with what the page says of them."""
+@pytest.mark.parametrize('page', _GOING_ON)
+def test_pages_that_go_on_from_it(page: str, going_on: dict[str, Any]) -> None:
+  run(pages.python(page), going_on)
+
+
+@pytest.mark.parametrize(
+  ('section', 'run_name'),
+  [
+    ('From tff.learning.ddp_secure_aggregator', 'from-ddp'),
+    ('From tff.learning.dp_aggregator', 'central'),
+    ('From Opacus', 'from-opacus'),
+    ('From Flower', 'from-flower'),
+  ],
+)
+def test_migrated_programs_are_on_record(
+  section: str, run_name: str, going_on: dict[str, Any]
+) -> None:
+  blocks = [b for b in pages.python(_MIGRATION) if b.section == section]
+  assert [b.title.partition(':')[0] for b in blocks] == ['Before', 'After']
+  run(blocks, going_on)
   with tff_secagg_ext.Ledger.open('runs.db', create=False) as ledger:
-    shown = {name: ledger.show(name) for name in ledger.names()}
-  assert {'from-ddp', 'central', 'from-opacus', 'from-flower'} <= set(shown)
-  assert len(shown['from-opacus']['rounds']) == 3
-  assert 0 < shown['from-opacus']['release_epsilon'] <= 8
-  assert shown['from-flower']['settings']['secure_sums']['threat'] == 'curious'
-  assert not shown['central']['release_reasons']
+    shown = ledger.show(run_name)
+  assert shown['release_reasons'] == []
+  rounds = {'From Opacus': 3, 'From Flower': 1}.get(section, 0)
+  assert len(shown['rounds']) == rounds
+  assert (shown['release_epsilon'] > 0) == (rounds > 0)
+  assert shown['release_epsilon'] <= 8
 
 
 @pytest.mark.parametrize('title', sorted(_ELSEWHERE))

@@ -98,3 +98,35 @@ def test_links_lead_to_files(page: str) -> None:
   folder = (pages.DOCS / page).parent
   for target in re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)', pages.read(page)):
     assert (folder / target).is_file(), f'{page} links to {target}.'
+
+
+def _terms() -> list[list[str]]:
+  """Rows of the glossary: term, symbol, sentence, source."""
+  lines = pages.read('glossary.md').splitlines()
+  rows = [line[1:-1].split('|') for line in lines if line.startswith('| ')]
+  cells = [[cell.strip() for cell in row] for row in rows]
+  return [row for row in cells if row[0] not in ('term', '---')]
+
+
+def test_the_glossary_has_one_sentence_for_each_term() -> None:
+  terms = _terms()
+  names = [name for term, *_ in terms for name in term.split(', ')]
+  assert len(set(names)) == len(names)
+  for term, _, sentence, _ in terms:
+    assert sentence, term
+    assert '. ' not in sentence.replace('Prop. ', ''), term
+    assert not sentence.endswith('.'), term
+
+
+def _plain(text: str) -> str:
+  return ' '.join(text.lower().replace('-', ' ').split())
+
+
+def test_the_glossary_has_no_term_that_no_page_uses() -> None:
+  """Pages, and the docstrings that the reference is made of."""
+  sources = [pages.DOCS / page for page in pages.PAGES if page != 'glossary.md']
+  sources += (pages.ROOT / 'tff_secagg_ext').rglob('*.py')
+  used = _plain(' '.join(path.read_text() for path in sources))
+  for term, *_ in _terms():
+    names = _plain(term).split(', ')
+    assert any(name in used for name in names), term

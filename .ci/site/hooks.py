@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes links of pages that prose and docstrings name, such as docs/gate.md.
 
-They are named so that they can be found from a source file as well. A page that
-is named and does not exist fails the build.
+They are named so that they can be found from a source file as well; here a link
+has the title of the page. A page that is named and does not exist fails the
+build.
 """
 
 from __future__ import annotations
@@ -29,6 +30,6 @@ def on_page_content(html: str, *, page: Any, files: Any, **_: Any) -> str:
         f'{page.file.src_path} names docs/{name}, which does not exist.'
       )
     url = utils.get_relative_url(target.url, page.url)
-    return f'<a href="{url}">docs/{name}</a>'
+    return f'<a href="{url}">{target.page.title}</a>'
 
   return _NAMED.sub(link, html)

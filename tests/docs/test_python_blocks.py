@@ -8,14 +8,17 @@ guide, has a copy of its names, and all have its folder.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+import math
 import os
 import pathlib
+import re
 from typing import Any
 
 import pytest
 
 from tests.docs import pages
 import tff_secagg_ext
+from tff_secagg_ext import accounting, execution, program
 from tff_secagg_ext._compat import tff
 
 _TUTORIAL = 'tutorials/drop_in.md'
@@ -103,6 +106,31 @@ def test_migrated_programs_are_on_record(
   assert len(shown['rounds']) == rounds
   assert (shown['release_epsilon'] > 0) == (rounds > 0)
   assert shown['release_epsilon'] <= 8
+
+
+def test_the_epsilons_of_the_first_run() -> None:
+  """What `train` charges for `digits`: 360 clients, of which 100 are expected.
+
+  The model has 650 numbers, and the page says what 5 rounds at delta 1e-3 cost.
+  """
+  text = pages.read('tutorials/first_run.md')
+  rows = re.findall(r'^\| \d \| (\S+) \| (\S+) \|$', text, re.MULTILINE)
+  assert len(rows) == 5
+  security = execution.Security('malicious', corrupt=0.05, dropout=0.2)
+  plan = program.RunPlan(
+    population=360,
+    clients_per_round=100,
+    rounds=5,
+    delta=1e-3,
+    security=execution.SecureOptions(security=security),
+  )
+  # A hundredth of delta pays for cohorts out of their bounds.
+  account = accounting.Accountant(0.99e-3)
+  for release, server in rows:
+    account = account.with_round(plan.charge(1.0, 650))
+    assert f'{account.release().value:.4g}' == release
+    assert f'{account.server().value:.4g}' == server
+  assert f'{math.exp(account.release().value):.3g}' in text
 
 
 @pytest.mark.parametrize('title', sorted(_ELSEWHERE))

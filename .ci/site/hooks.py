@@ -33,3 +33,9 @@ def on_page_content(html: str, *, page: Any, files: Any, **_: Any) -> str:
     return f'<a href="{url}">{target.page.title}</a>'
 
   return _NAMED.sub(link, html)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+  """Returns the page with a name for its search, which the theme gives none."""
+  search = 'data-md-component="search" role="dialog"'
+  return output.replace(search, f'{search} aria-label="Search"')

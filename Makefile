@@ -8,7 +8,11 @@ LOCK := requirements/python$(shell $(PYTHON) -c \
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo install test lock clean
+# The site is made in an environment of its own: it needs none of the package,
+# whose docstrings are read and not imported.
+SITE_VENV := $(VENV)-docs
+
+.PHONY: demo install test docs lock clean
 
 demo: $(READY)
 	$(BIN)/tff-secagg demo
@@ -32,7 +36,20 @@ $(READY): $(LOCK) setup.py pyproject.toml
 	  --no-build-isolation --editable .
 	touch $@
 
-# One lock for each Python, with the newest versions that setup.py allows.
+# The pages are in build/site. A warning is an error.
+docs: $(SITE_VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --quiet --strict \
+	  --config-file .ci/site/mkdocs.yml
+
+$(SITE_VENV)/.ready: requirements/docs.txt
+	$(PYTHON) -m venv --clear $(SITE_VENV)
+	$(SITE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(SITE_VENV)/bin/uv pip sync --quiet --python $(SITE_VENV)/bin/python \
+	  --require-hashes requirements/docs.txt
+	touch $@
+
+# One lock for each Python, with the newest versions that setup.py allows, and
+# one for the site.
 lock: $(READY)
 	for version in 3.10 3.11 3.12 3.13; do \
 	  $(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras \
@@ -42,6 +59,10 @@ lock: $(READY)
 	    --custom-compile-command 'make lock' \
 	    --output-file requirements/python$$version.txt || exit 1; \
 	done
+	$(BIN)/uv pip compile --quiet --upgrade --group docs --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_31 --generate-hashes \
+	  --no-emit-index-url --no-annotate --custom-compile-command 'make lock' \
+	  --output-file requirements/docs.txt
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(SITE_VENV) build/site

@@ -17,6 +17,7 @@ from tff_secagg_ext import _validate
 from tff_secagg_ext.accounting import events as events_lib
 from tff_secagg_ext.accounting.budget import Budget
 from tff_secagg_ext.accounting.conversion import Epsilon
+from tff_secagg_ext.accounting.filters import Filter
 
 _MOST_ROUNDS = 10**7
 
@@ -175,6 +176,46 @@ def most_rounds(
   if not question.met(first):
     question.refuse('one such round', 1, first)
   rounds, epsilon = _largest(price, question.met, (1, limit))
+  return Calibrated(rounds, epsilon, rounds)
+
+
+def rounds_left(
+  budget: Budget,
+  spent: Filter,
+  a_round: events_lib.Round,
+  *,
+  limit: int = _MOST_ROUNDS,
+) -> Calibrated[int]:
+  """Returns how many more rounds like `a_round` a budget admits.
+
+  Guarantees:
+    - with so many rounds more the budget was priced and is kept; with one round
+      more it was priced and is not, unless the result is `limit`;
+    - 0 if the budget is passed already.
+
+  Args:
+    budget: What is to be kept.
+    spent: What is spent, as the budget's filter counts.
+    a_round: A round as it is planned.
+    limit: The largest number that is looked for, at least 1.
+
+  Raises:
+    TypeError: If an argument is of the wrong kind.
+    ValueError: If one is out of its range.
+  """
+  limit = _validate.check_int(limit, 'limit', minimum=1)
+  question, last = _Question(budget), budget.at_most(a_round)
+
+  def price(rounds: int) -> Epsilon:
+    if rounds == 0:
+      return spent.epsilon()
+    before = spent.with_round(a_round, rounds - 1) if rounds > 1 else spent
+    return before.with_round(last).epsilon()
+
+  first = price(0)
+  if not question.met(first):
+    return Calibrated(0, first, 0)
+  rounds, epsilon = _largest(price, question.met, (0, limit))
   return Calibrated(rounds, epsilon, rounds)
 
 

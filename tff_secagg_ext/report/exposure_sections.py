@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sections on who sees what, and what anybody saw without noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tff_secagg_ext import accounting
+from tff_secagg_ext.report import words
+from tff_secagg_ext.report.document import (
+  Block,
+  Items,
+  Section,
+  Table,
+  Text,
+)
+from tff_secagg_ext.report.facts import RunFacts
+
+SIMULATED = (
+  'The clients of this run were simulated in one process, which sees all of'
+  ' them: it says what a deployment would cost, and hides nothing from whoever'
+  ' ran it.'
+)
+
+
+def against(facts: RunFacts) -> Section:
+  """Returns who sees what, and what protects from them."""
+  blocks: list[Block] = [threats(facts)]
+  stated = facts.settings.get('secure_sums')
+  if len(facts.series) and not words.is_secret(stated):
+    blocks.append(
+      Text(
+        'ε towards the coordinator holds only where it sees the sum alone. Here'
+        f' vectors are summed so: {words.sums(stated)}.',
+        'red',
+      )
+    )
+  elif is_simulated(facts):
+    blocks.append(Text(SIMULATED, 'note'))
+  return Section('against', 'Against whom', blocks)
+
+
+def is_simulated(facts: RunFacts) -> bool:
+  """Whether the clients were no real ones."""
+  clients = facts.mapping('secure_sums').get('clients')
+  return clients == 'simulated in one process'
+
+
+def threats(facts: RunFacts) -> Table:
+  """Returns a table of adversaries."""
+  stated = facts.mapping('secure_sums')
+  secret = words.is_secret(stated)
+  server = words.figure(facts.server.value)
+  colluders = int(facts.mapping('aggregator').get('max_colluders') or 0)
+  protocol = 'SecAgg+ and noise' if secret else 'no protocol: sums in the clear'
+  threat = words.shown(stated.get('threat', 'none')) if secret else 'none'
+  rows = [
+    (
+      'whoever sees the models',
+      'models, metrics',
+      'noise, sampling',
+      words.figure(facts.release.value),
+    ),
+    ('the coordinator, honest', 'sums, who took part', protocol, server),
+    (
+      f'the coordinator with {words.plural(colluders, "client")}',
+      'their noise and keys, too',
+      'noise of the others' if secret else protocol,
+      server,
+    ),
+    _cheating(threat, server),
+    (
+      'a client that cheats',
+      'its own update',
+      'zeroing, clipping, norm bound',
+      'not about ε',
+    ),
+  ]
+  return Table(
+    'Who sees what', ('against', 'it sees', 'what protects', 'ε'), rows
+  )
+
+
+def _cheating(threat: str, server: str) -> tuple[str, str, str, str]:
+  """Returns the row of a coordinator that does not follow the protocol."""
+  protects, epsilon = {
+    'malicious': ('signed and checked messages; it can stop a round', server),
+    'semi-malicious': ('the same, once keys are exchanged honestly', server),
+  }.get(threat, (f'nothing: the threat class is “{threat}”', words.NOT_KNOWN))
+  return 'a coordinator that cheats', 'whatever it asks for', protects, epsilon
+
+
+def unnoised(facts: RunFacts) -> Section:
+  """Returns what left the clients without noise, and who saw it."""
+  return Section(
+    'unnoised', 'Who saw un-noised numbers', list(_unnoised(facts))
+  )
+
+
+def exact_releases(facts: RunFacts) -> tuple[tuple[str, ...], tuple[str, ...]]:
+  """Returns what everybody saw without noise, and what the server alone did."""
+  everybody: dict[str, None] = {}
+  server: dict[str, None] = {}
+  for charge, _ in facts.charges:
+    for event in charge.events:
+      if isinstance(event, accounting.UnaccountedEvent):
+        everybody |= dict.fromkeys(event.reasons)
+      elif isinstance(event, accounting.SeenByServerEvent):
+        server |= dict.fromkeys(event.reasons)
+  return tuple(everybody), tuple(server)
+
+
+def _unnoised(facts: RunFacts) -> Iterator[Block]:
+  everybody, server = exact_releases(facts)
+  nobody = not (everybody or server or facts.waivers)
+  if everybody:
+    yield Text('Whoever sees what was released, without an account:', 'red')
+    yield Items([words.shown(reason) for reason in everybody], 'red')
+  if server:
+    yield Text('The coordinator alone:', 'red')
+    yield Items([words.shown(reason) for reason in server], 'red')
+  if facts.waivers:
+    yield Text('Waived: left out of ε, and answered for by name:', 'red')
+    yield Items(
+      [
+        f'{words.shown(w.name)}, by {words.shown(w.by)}: {words.shown(w.why)}'
+        for w in facts.waivers
+      ],
+      'red',
+    )
+  other = [
+    r
+    for r in dict.fromkeys((*facts.release.reasons, *facts.server.reasons))
+    if r not in everybody and r not in server
+  ]
+  if other:
+    yield Text('ε is infinite besides, because of:', 'red')
+    yield Items([words.shown(reason) for reason in other], 'red')
+  if nobody and not other:
+    yield Text(
+      'Nobody. All that leaves the clients is in a noised sum, as read off the'
+      ' compiled process; what is recorded is public or noised.'
+      if len(facts.series)
+      else 'Nobody: nothing has left the clients.'
+    )
+  stated = facts.settings.get('secure_sums')
+  if len(facts.series) and not words.is_secret(stated):
+    yield Text(
+      'Before the noise of all is summed, whoever adds the vectors sees each of'
+      f' them with its own share of noise alone: {words.sums(stated)}.',
+      'red',
+    )

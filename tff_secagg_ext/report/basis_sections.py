@@ -73,7 +73,9 @@ def _means(facts: RunFacts) -> Iterator[Figure]:
   yield Figure(
     'noise',
     mechanism(facts),
-    'Integer noise: its privacy is not lost to floating point.',
+    'Integer noise: its privacy is not lost to floating point.'
+    if facts.is_distributed
+    else '',
   )
   yield Figure('randomness', randomness(facts))
   yield Figure(
@@ -85,8 +87,10 @@ def _means(facts: RunFacts) -> Iterator[Figure]:
 
 def randomness(facts: RunFacts) -> str:
   """Returns where noise comes from."""
+  if facts.is_distributed:
+    return _RANDOMNESS
   is_tffs = 'tff' in facts.mapping('aggregator')
-  return _TFF_RANDOMNESS if is_tffs else _RANDOMNESS
+  return _TFF_RANDOMNESS if is_tffs else 'not on record'
 
 
 def _participations(facts: RunFacts) -> Iterator[Figure]:

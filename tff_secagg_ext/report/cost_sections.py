@@ -289,7 +289,7 @@ def audits(facts: RunFacts) -> Section:
     note += ' finds less proves nothing.'
     blocks.append(Table('ε from below and from above', header, rows, note=note))
   others = [
-    f'{_named(audit)}: {_summary(audit.figures)}'
+    f'{_named(audit)}: {summary(audit.figures)}'
     for audit in facts.audits
     if audit not in bounds and audit.kind != 'utility'
   ]
@@ -334,7 +334,8 @@ def _number(figures: Mapping[str, Any], name: str) -> float | None:
   return value if isinstance(value, (int, float)) else None
 
 
-def _summary(figures: Mapping[str, Any] | None) -> str:
+def summary(figures: Mapping[str, Any] | None) -> str:
+  """Returns the single figures of an audit, in one line."""
   if figures is None:
     return 'its figures are the coordinator’s alone (`--server-view`)'
   told = [

@@ -111,38 +111,24 @@ def exact_releases(facts: RunFacts) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _unnoised(facts: RunFacts) -> Iterator[Block]:
-  everybody, server = exact_releases(facts)
-  nobody = not (everybody or server or facts.waivers)
-  if everybody:
-    yield Text('Whoever sees what was released, without an account:', 'red')
-    yield Items([words.shown(reason) for reason in everybody], 'red')
-  if server:
-    yield Text('The coordinator alone:', 'red')
-    yield Items([words.shown(reason) for reason in server], 'red')
-  if facts.waivers:
-    yield Text('Waived: left out of ε, and answered for by name:', 'red')
-    yield Items(
-      [
-        f'{words.shown(w.name)}, by {words.shown(w.by)}: {words.shown(w.why)}'
-        for w in facts.waivers
-      ],
+  external = facts.mapping('external')
+  if external:
+    yield Text(
+      f'This ran elsewhere ({words.shown(external.get("source"))}), in the'
+      ' trust'
+      f' domain “{words.shown(external.get("trust_domain"))}”, and'
+      f' {words.shown(external.get("vouched_by"))} vouches for it. Of who saw'
+      ' what'
+      ' there the ledger knows nothing else.',
       'red',
     )
-  other = [
-    r
-    for r in dict.fromkeys((*facts.release.reasons, *facts.server.reasons))
-    if r not in everybody and r not in server
-  ]
-  if other:
-    yield Text('ε is infinite besides, because of:', 'red')
-    yield Items([words.shown(reason) for reason in other], 'red')
-  if nobody and not other:
-    yield Text(
-      'Nobody. All that leaves the clients is in a noised sum, as read off the'
-      ' compiled process; what is recorded is public or noised.'
-      if len(facts.series)
-      else 'Nobody: nothing has left the clients.'
-    )
+    return
+  found = _seen(facts)
+  for who, what in found.items():
+    yield Text(who, 'red')
+    yield Items([words.shown(each) for each in what], 'red')
+  if not found:
+    yield Text(_NOBODY if len(facts.series) else _NOTHING)
   stated = facts.settings.get('secure_sums')
   if len(facts.series) and not words.is_secret(stated):
     yield Text(
@@ -150,3 +136,27 @@ def _unnoised(facts: RunFacts) -> Iterator[Block]:
       f' them with its own share of noise alone: {words.sums(stated)}.',
       'red',
     )
+
+
+def _seen(facts: RunFacts) -> dict[str, list[str]]:
+  """Returns what is not noised, by who saw it; nothing else is in it."""
+  everybody, server = exact_releases(facts)
+  reasons = dict.fromkeys((*facts.release.reasons, *facts.server.reasons))
+  found = {
+    'Whoever sees what was released, without an account:': list(everybody),
+    'The coordinator alone:': list(server),
+    'Waived: left out of ε, and answered for by name:': [
+      f'{w.name}, by {w.by}: {w.why}' for w in facts.waivers
+    ],
+    'ε is infinite besides, because of:': [
+      reason for reason in reasons if reason not in (*everybody, *server)
+    ],
+  }
+  return {who: what for who, what in found.items() if what}
+
+
+_NOBODY = (
+  'Nobody. All that leaves the clients is in a noised sum, as read off the'
+  ' compiled process; what is recorded is public or noised.'
+)
+_NOTHING = 'Nobody: nothing has left the clients.'

@@ -219,6 +219,12 @@ class RunFacts:
     value = self.mapping('aggregator').get('noise_multiplier')
     return float(value) if isinstance(value, (int, float)) else None
 
+  @property
+  def is_distributed(self) -> bool:
+    """Whether clients add this package's discrete noise, and no other does."""
+    aggregator = self.mapping('aggregator')
+    return 'mechanism' in aggregator and 'tff' not in aggregator
+
   def mapping(self, name: str) -> Mapping[str, Any]:
     """Returns a setting that is a table; empty if it is none."""
     found = self.settings.get(name)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,8 @@ class Forecast:
     rounds: How many rounds more, int64[k], from 0.
     release: Epsilon then, float64[k].
     server: The same towards the coordinator.
+    anew: Epsilon of what is on record, composed anew from the charges, by view;
+      empty before the first attempt.
   """
 
   spent: accounting.Epsilon | None
@@ -37,6 +41,7 @@ class Forecast:
   rounds: Integers
   release: Floats
   server: Floats
+  anew: Mapping[str, accounting.Epsilon]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +87,7 @@ def forecast(facts: RunFacts) -> Forecast:
   plan = _repeatable(facts.plan)
   if plan is None or facts.fault is not None:
     nothing = np.zeros(0)
-    return Forecast(None, None, nothing.astype(np.int64), nothing, nothing)
+    return Forecast(None, None, nothing.astype(np.int64), nothing, nothing, {})
   spent = left = None
   if facts.budget is not None:
     budget = facts.budget.budget
@@ -92,12 +97,15 @@ def forecast(facts: RunFacts) -> Forecast:
   more = _horizon(facts, left)
   account = _account(facts, facts.charges)
   priced = [(account.with_round(plan, int(n)) if n else account) for n in more]
+  release = [account.release() for account in priced]
+  server = [account.server() for account in priced]
   return Forecast(
     spent,
     left,
     more,
-    np.array([a.release().value for a in priced], np.float64),
-    np.array([a.server().value for a in priced], np.float64),
+    np.array([epsilon.value for epsilon in release], np.float64),
+    np.array([epsilon.value for epsilon in server], np.float64),
+    {'release': release[0], 'server': server[0]},
   )
 
 
@@ -146,13 +154,12 @@ def dropouts(facts: RunFacts, fraction: float) -> WhatIf | None:
 
 def _invited(
   plan: accounting.Round,
-  spec: object,
+  spec: Mapping[str, Any],
   event: accounting.NoisedSumEvent,
 ) -> int:
   if isinstance(plan.sampling, accounting.FixedSizeSampling):
     return plan.sampling.cohort
-  expected = getattr(spec, 'get', lambda _: None)('expected_clients_per_round')
-  return int(expected or event.client_shares)
+  return int(spec.get('expected_clients_per_round') or event.client_shares)
 
 
 def _noised(

@@ -212,11 +212,26 @@ def rounds_left(
     before = spent.with_round(a_round, rounds - 1) if rounds > 1 else spent
     return before.with_round(last).epsilon()
 
-  first = price(0)
-  if not question.met(first):
-    return Calibrated(0, first, 0)
-  rounds, epsilon = _largest(price, question.met, (0, limit))
-  return Calibrated(rounds, epsilon, rounds)
+  low, high = (0, price(0)), (limit, price(limit))
+  if not question.met(low[1]):
+    return Calibrated(0, low[1], 0)
+  if question.met(high[1]):
+    return Calibrated(limit, high[1], limit)
+  # Invariant: `low` meets the budget and `high` does not. Epsilon grows about
+  # as the root of the rounds, so that few prices are needed; halving in turns
+  # with it, never many.
+  halve = False
+  while high[0] - low[0] > 1:
+    share = 0.5 if halve else _share(low[1], high[1], budget.epsilon)
+    middle = low[0] + round(share * (high[0] - low[0]))
+    middle = min(max(middle, low[0] + 1), high[0] - 1)
+    epsilon, before = price(middle), high[0] - low[0]
+    if question.met(epsilon):
+      low = middle, epsilon
+    else:
+      high = middle, epsilon
+    halve = high[0] - low[0] > before / 2
+  return Calibrated(low[0], low[1], low[0])
 
 
 def largest_cohort(
@@ -269,6 +284,12 @@ def _checked_range(between: tuple[float, float]) -> tuple[float, float]:
     between[0], 'between[0]', minimum=0.0, exclusive=True
   )
   return low, _validate.check_float(between[1], 'between[1]', minimum=low)
+
+
+def _share(low: Epsilon, high: Epsilon, target: float) -> float:
+  """Returns where between two prices a target is, were squares linear."""
+  span = high.value**2 - low.value**2
+  return 0.5 if math.isinf(span) else (target**2 - low.value**2) / span
 
 
 def _largest(

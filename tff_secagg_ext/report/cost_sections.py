@@ -62,6 +62,7 @@ def clients(facts: RunFacts, what_if: WhatIf | None) -> Section:
     '; '.join(f'{n}: {words.figure(plots.total(y))} in all' for n, y in named),
     named,
     'clients',
+    lost=True,
   )
   if drops is not None:
     blocks.append(drops)

@@ -138,6 +138,7 @@ class Document:
 
   Attributes:
     title: Of the page.
+    audience: For whom it is.
     run: The name of the run, as it is shown.
     level: Of the verdict, by which the banner is coloured.
     headline: The verdict in two or three words.
@@ -148,6 +149,7 @@ class Document:
   """
 
   title: str
+  audience: str
   run: str
   level: str
   headline: str

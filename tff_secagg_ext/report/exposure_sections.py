@@ -73,7 +73,7 @@ def threats(facts: RunFacts) -> Table:
       'a client that cheats',
       'its own update',
       'zeroing, clipping, norm bound',
-      'not about ε',
+      words.NOT_KNOWN,
     ),
   ]
   return Table(

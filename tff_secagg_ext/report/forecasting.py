@@ -12,13 +12,24 @@ import numpy as np
 
 from tff_secagg_ext import accounting
 from tff_secagg_ext.accounting import filters
-from tff_secagg_ext.report.facts import Charges, Floats, Integers, RunFacts
+from tff_secagg_ext.report.facts import (
+  BudgetFacts,
+  Charges,
+  Floats,
+  Integers,
+  RunFacts,
+)
 
-_POINTS = 6
+# Points of a forecast, and of one whose prices are dear.
+_POINTS, _FEW_POINTS, _DEAR = 5, 2, 32
 # Of each cohort, in the question what happens if so many drop out.
 DROPPED = 0.4
-# Rounds that are looked for at most: nobody plans for more.
-LIMIT = 10**6
+# So many times the attempts of a run are looked for at most, and at least so
+# many rounds.
+_TIMES, _FEWEST = 2, 1000
+# Distinct charges that are composed anew: each takes milliseconds, and there is
+# no more to be seen than what the ledger says already.
+MOST_DISTINCT = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +38,8 @@ class Forecast:
 
   Attributes:
     spent: What the budget says is spent, by its filter; `None` without budget.
-    left: How many more rounds it admits, `LIMIT` for as many or more; `None`
-      without a budget.
+    left: How many more rounds it admits; `None` if it is not known.
+    limit: How many were looked for: `left` is at most that.
     rounds: How many rounds more, int64[k], from 0.
     release: Epsilon then, float64[k].
     server: The same towards the coordinator.
@@ -38,6 +49,7 @@ class Forecast:
 
   spent: accounting.Epsilon | None
   left: int | None
+  limit: int
   rounds: Integers
   release: Floats
   server: Floats
@@ -82,26 +94,36 @@ def forecast(facts: RunFacts) -> Forecast:
     - as many rounds as `left` were priced by the filter of the budget, with
       all that is spent, and are within it; one more was, and is not.
 
+    - of a run with more than `MOST_DISTINCT` distinct charges nothing is
+      forecast.
+
   Epsilons are those of the ledger's accountant, for the run alone.
   """
-  plan = _repeatable(facts.plan)
-  if plan is None or facts.fault is not None:
+  plan, limit = (
+    _repeatable(facts.plan),
+    max(_FEWEST, _TIMES * len(facts.series)),
+  )
+  charges = _merged(facts)
+  if plan is None or facts.fault is not None or len(charges) > MOST_DISTINCT:
     nothing = np.zeros(0)
-    return Forecast(None, None, nothing.astype(np.int64), nothing, nothing, {})
+    rounds = nothing.astype(np.int64)
+    return Forecast(None, None, limit, rounds, nothing, nothing, {})
+  account = _account(facts, charges)
   spent = left = None
   if facts.budget is not None:
-    budget = facts.budget.budget
-    filter_ = _spent(facts)
+    filter_ = _spent(facts, facts.budget, charges, account)
     spent = filter_.epsilon()
-    left = accounting.rounds_left(budget, filter_, plan, limit=LIMIT).value
-  more = _horizon(facts, left)
-  account = _account(facts, facts.charges)
-  priced = [(account.with_round(plan, int(n)) if n else account) for n in more]
+    budget = facts.budget.budget
+    left = accounting.rounds_left(budget, filter_, plan, limit=limit).value
+  points = _POINTS if len(charges) <= _DEAR else _FEW_POINTS
+  more = _horizon(facts, left, points)
+  priced = [account.with_round(plan, int(n)) if n else account for n in more]
   release = [account.release() for account in priced]
   server = [account.server() for account in priced]
   return Forecast(
     spent,
     left,
+    limit,
     more,
     np.array([epsilon.value for epsilon in release], np.float64),
     np.array([epsilon.value for epsilon in server], np.float64),
@@ -188,23 +210,49 @@ def _account(facts: RunFacts, charges: Charges) -> accounting.Accountant:
   return account
 
 
-def _spent(facts: RunFacts) -> accounting.Filter:
+def _merged(facts: RunFacts) -> Charges:
+  """Returns the charges, alike ones together where their order is no matter."""
+  ordered = facts.participation is not None or any(
+    isinstance(charge.sampling, accounting.RandomAllocation)
+    for charge, _ in facts.charges
+  )
+  if ordered:
+    return facts.charges
+  merged: dict[accounting.Round, int] = {}
+  for charge, count in facts.charges:
+    merged[charge] = merged.get(charge, 0) + count
+  return tuple(merged.items())
+
+
+def _spent(
+  facts: RunFacts,
+  stated: BudgetFacts,
+  charges: Charges,
+  account: accounting.Accountant,
+) -> accounting.Filter:
   """Returns all that counts against the budget, in its filter."""
-  stated = facts.budget
-  assert stated is not None
   budget = stated.budget
-  found = filters.from_settings(
+  empty = filters.from_settings(
     stated.settings, budget.view, budget.spendable_delta
   )
-  for charge, count in (*stated.charges, *facts.charges):
+  if (
+    isinstance(empty, filters.CompositionFilter)
+    and account.delta == empty.account.delta
+    and not stated.charges
+    and facts.participation is None
+  ):
+    # The same account, which has been priced in part.
+    return filters.CompositionFilter(account, budget.view)
+  found = empty
+  for charge, count in (*stated.charges, *charges):
     found = found.with_round(charge, count)
   return found
 
 
-def _horizon(facts: RunFacts, left: int | None) -> Integers:
+def _horizon(facts: RunFacts, left: int | None, points: int) -> Integers:
   """Returns after how many more rounds epsilon is told."""
   most = max(10, len(facts.series))
   if left is not None:
     most = min(left, 2 * most)
-  points = np.linspace(0, most, _POINTS)
-  return np.asarray(np.unique(np.round(points)), np.int64)
+  even = np.linspace(0, most, points)
+  return np.asarray(np.unique(np.round(even)), np.int64)

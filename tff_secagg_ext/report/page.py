@@ -17,7 +17,7 @@ from tff_secagg_ext.report.document import (
   Text,
 )
 from tff_secagg_ext.report.facts import RunFacts
-from tff_secagg_ext.report.forecasting import LIMIT, Forecast, WhatIf
+from tff_secagg_ext.report.forecasting import Forecast, WhatIf
 
 
 def report(facts: RunFacts) -> Document:
@@ -32,21 +32,24 @@ def report(facts: RunFacts) -> Document:
   sections = (
     [basis.record(facts)] if altered else _sections(facts, ahead, what_if)
   )
-  seen = (
-    'with what is the coordinator’s alone: not to be published'
-    if facts.view == 'server'
-    else 'what may be published'
-  )
   return Document(
     title='Privacy report',
+    audience=audience(facts),
     run=words.shown(facts.name),
     level=found.level,
     headline=found.title,
     banner=banner(found),
     questions=[] if altered else _questions(facts, found, ahead, what_if),
     sections=sections,
-    footer=f'Made from the ledger by tff-secagg report: {seen}.',
+    footer='Made from the ledger by `tff-secagg report`.',
   )
+
+
+def audience(facts: RunFacts) -> str:
+  """Returns for whom a page is."""
+  if facts.view == 'server':
+    return 'for the coordinator alone, not to be published'
+  return 'may be published'
 
 
 def banner(found: verdicts.Verdict) -> list[Block]:
@@ -111,11 +114,7 @@ def _questions(
 
 
 def _afforded(ahead: Forecast) -> str:
-  if ahead.left is None:
-    return 'no budget'
-  if ahead.left >= LIMIT:
-    return 'as many as anybody runs'
-  return words.figure(ahead.left) if ahead.left else 'none'
+  return 'no budget' if ahead.left is None else verdicts.afforded(ahead)
 
 
 def _seen(facts: RunFacts) -> str:

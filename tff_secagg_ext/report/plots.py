@@ -22,6 +22,8 @@ def over_rounds(
   described: str,
   named: Sequence[tuple[str, Floats]],
   y_name: str = '',
+  *,
+  lost: bool = False,
 ) -> Plot | None:
   """Returns a chart of series over rounds; `None` if all are unknown.
 
@@ -31,11 +33,13 @@ def over_rounds(
     described: What is to be seen in it.
     named: Series by name, each float64[n] by attempt.
     y_name: Of the vertical axis.
+    lost: Whether attempts that were lost are in it, which have no sum.
   """
-  known = [(name, y) for name, y in named if not np.isnan(y).all()]
+  told = np.full(len(facts.series), lost) | (facts.series.status != 'lost')
+  known = [(name, y[told]) for name, y in named if not np.isnan(y[told]).all()]
   if not known:
     return None
-  rounds = facts.series.round.astype(np.float64)
+  rounds = facts.series.round[told].astype(np.float64)
   lines = [
     # Alike but for style.
     Line(name, rounds, y, *STYLES[place % len(STYLES)])

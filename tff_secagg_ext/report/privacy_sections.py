@@ -21,7 +21,7 @@ from tff_secagg_ext.report.document import (
   Why,
 )
 from tff_secagg_ext.report.facts import Floats, RunFacts
-from tff_secagg_ext.report.forecasting import LIMIT, Forecast
+from tff_secagg_ext.report.forecasting import MOST_DISTINCT, Forecast
 
 _VIEWS = {
   'release': 'Towards whoever sees the models',
@@ -52,7 +52,8 @@ def epsilon(facts: RunFacts, ahead: Forecast) -> Section:
     Why(
       'What does ε mean?',
       'Differential privacy compares two worlds that differ in one client’s'
-      ' data. Whatever is released is at most e^ε times as likely in one as in'
+      ' data. Whatever is released is at most e to the power ε times as likely'
+      ' in one as in'
       ' the other, but for a probability of δ. '
       + verdicts.meaning(facts.release.value, facts.delta)
       if facts.fault is None
@@ -121,12 +122,10 @@ def _budget(facts: RunFacts, ahead: Forecast) -> Iterator[Block]:
     return
   stated, spent = facts.budget.budget, ahead.spent.value
   tone = 'red' if spent > stated.epsilon else ''
-  left = ahead.left or 0
-  more = 'as many as anybody runs' if left >= LIMIT else words.figure(left)
   filter_ = words.shown(facts.budget.settings.get('filter'))
   yield Figures(
     [
-      Figure('more rounds it admits', more, _LEFT, tone),
+      Figure('more rounds it admits', verdicts.afforded(ahead), _LEFT, tone),
       Figure('spent of it', words.figure(spent), _SPENT, tone),
       Figure(
         'budget',
@@ -162,12 +161,17 @@ _NO_BUDGET = (
   ' round (`PrivacyRecorder(budget=...)`, or `tff-secagg train'
   ' --target-epsilon`).'
 )
-_NO_PLAN = 'No round was planned yet, so that there is nothing to forecast.'
+_NO_PLAN = (
+  'Nothing is forecast: no round was planned yet, or more than'
+  f' {MOST_DISTINCT} rounds have each a charge of their own.'
+)
 _PASSED = 'The budget is passed: no round is admitted.'
 _REFUSES = 'A round that would pass the budget is refused before it runs.'
 _LEFT = (
-  'Found by pricing all that is spent and so many rounds like the newest; one'
-  ' round more was priced as well, and is above the budget.'
+  'Found by pricing all that is spent and so many rounds like the newest;'
+  ' unless'
+  ' it says “at least”, one round more was priced as well, and is above the'
+  ' budget.'
 )
 _SPENT = 'All attempts count from their reservation on, lost and open ones too.'
 

@@ -208,7 +208,7 @@ def _series(
     release_noise=_floats([release for release, _ in noise]),
     server_noise=_floats([server for _, server in noise]),
     **{n: _floats([_measurement(m, n) for m in measured]) for n in _MEASURED},
-    contributors=_floats(list(map(_contributors, measured, sessions))),
+    contributors=_floats(list(map(_contributors, entries, sessions))),
     invited=_floats([session.get('clients') for session in sessions]),
     dropouts={
       stage: _floats(
@@ -237,11 +237,11 @@ def _measurement(measured: Mapping[str, Any], name: str) -> Any:
   return measured.get(name, measured.get(_ALSO.get(name, '')))
 
 
-def _contributors(
-  measured: Mapping[str, Any], session: Mapping[str, Any]
-) -> Any:
+def _contributors(entry: ledger_lib.Entry, session: Mapping[str, Any]) -> Any:
   """Returns how many are in a sum: the protocol's count, else the sum's own."""
-  return session.get('survivors', measured.get('contributors'))
+  if entry.kind != 'committed':
+    return None
+  return session.get('survivors', entry.measurements.get('contributors'))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -60,6 +60,7 @@ def statement(facts: RunFacts) -> Document:
     ]
   return Document(
     title='Privacy evaluation',
+    audience=page.audience(facts),
     run=words.shown(facts.name),
     level=found.level,
     headline=found.title,

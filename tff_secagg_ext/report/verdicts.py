@@ -9,7 +9,7 @@ import math
 
 from tff_secagg_ext.report import words
 from tff_secagg_ext.report.facts import AuditFacts, RunFacts
-from tff_secagg_ext.report.forecasting import LIMIT, Forecast
+from tff_secagg_ext.report.forecasting import Forecast
 
 # Above it, guarantees are 'weak to none' [PHK+23, arXiv 2303.00654].
 REASONABLE_EPSILON = 10.0
@@ -239,15 +239,21 @@ def _changes_of_private(
   facts: RunFacts, ahead: Forecast | None
 ) -> Iterator[str]:
   if ahead is not None and ahead.left is not None:
-    if ahead.left >= LIMIT:
-      yield 'Its budget admits as many more rounds as anybody runs.'
-    else:
-      yield f'Its budget admits {words.plural(ahead.left, "more round")}.'
+    yield f'Its budget admits {afforded(ahead)} more rounds.'
   else:
     limit = f'{REASONABLE_EPSILON:g}'
     yield f'More rounds: each adds to ε, and above {limit} little protects.'
   yield 'Anything that is released without noise, such as an exact metric.'
   yield 'Another run on the same people: what both cost adds up.'
+
+
+def afforded(ahead: Forecast) -> str:
+  """Returns how many more rounds a budget admits, in words."""
+  if ahead.left is None:
+    return words.NOT_KNOWN
+  if ahead.left >= ahead.limit:
+    return f'at least {words.figure(ahead.limit)}'
+  return words.figure(ahead.left) if ahead.left else 'no'
 
 
 def _remedy(reason: str) -> str:

@@ -56,7 +56,7 @@ def threats(facts: RunFacts) -> Table:
   threat = words.shown(stated.get('threat', 'none')) if secret else 'none'
   rows = [
     (
-      'whoever sees the models',
+      'whoever sees the models, and took no part',
       'models, metrics',
       'noise, sampling',
       words.figure(facts.release.value),
@@ -66,6 +66,12 @@ def threats(facts: RunFacts) -> Table:
       f'the coordinator with {words.plural(colluders, "client")}',
       'their noise and keys, too',
       'noise of the others' if secret else protocol,
+      server,
+    ),
+    (
+      'a client of the same round',
+      'the model, and who took part',
+      'noise of the others',
       server,
     ),
     _cheating(threat, server),

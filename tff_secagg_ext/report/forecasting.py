@@ -110,21 +110,26 @@ def forecast(facts: RunFacts) -> Forecast:
     return Forecast(None, None, limit, rounds, nothing, nothing, {})
   account = _account(facts, charges)
   spent = left = None
+  known: dict[int, accounting.Epsilon] = {}
   if facts.budget is not None:
     filter_ = _spent(facts, facts.budget, charges, account)
     spent = filter_.epsilon()
     budget = facts.budget.budget
-    left = accounting.rounds_left(budget, filter_, plan, limit=limit).value
+    found = accounting.rounds_left(budget, filter_, plan, limit=limit)
+    left = found.value
+    if _is_of(filter_, account) and budget.at_most(plan) == plan:
+      # Priced already, by the same account.
+      known[left] = found.epsilon
   points = _POINTS if len(charges) <= _DEAR else _FEW_POINTS
-  more = _horizon(facts, left, points)
-  priced = [account.with_round(plan, int(n)) if n else account for n in more]
-  release = [account.release() for account in priced]
-  server = [account.server() for account in priced]
+  more = _horizon(facts, left, points).tolist()
+  priced = {n: account.with_round(plan, n) if n else account for n in more}
+  release = [known.get(n) or then.release() for n, then in priced.items()]
+  server = [then.server() for then in priced.values()]
   return Forecast(
     spent,
     left,
     limit,
-    more,
+    np.array(more, np.int64),
     np.array([epsilon.value for epsilon in release], np.float64),
     np.array([epsilon.value for epsilon in server], np.float64),
     {'release': release[0], 'server': server[0]},
@@ -247,6 +252,15 @@ def _spent(
   for charge, count in (*stated.charges, *charges):
     found = found.with_round(charge, count)
   return found
+
+
+def _is_of(filter_: accounting.Filter, account: accounting.Accountant) -> bool:
+  """Whether a filter counts what an account does, towards releases."""
+  return (
+    isinstance(filter_, filters.CompositionFilter)
+    and filter_.account is account
+    and filter_.view == 'release'
+  )
 
 
 def _horizon(facts: RunFacts, left: int | None, points: int) -> Integers:

@@ -90,7 +90,7 @@ def _questions(
 ) -> list[Question]:
   return [
     Question('Is it private?', found.title, 'verdict'),
-    Question('Against whom?', 'see who sees what', 'against'),
+    Question('Against whom?', _protected(facts), 'against'),
     Question(
       'What did it spend, and what does ε mean?',
       f'ε {words.figure(facts.release.value)}',
@@ -114,7 +114,9 @@ def _questions(
 
 
 def _afforded(ahead: Forecast) -> str:
-  return 'no budget' if ahead.left is None else verdicts.afforded(ahead)
+  if ahead.left is None:
+    return 'no budget'
+  return verdicts.afforded(ahead) if ahead.left else 'none'
 
 
 def _seen(facts: RunFacts) -> str:
@@ -137,12 +139,28 @@ def _after_dropouts(what_if: WhatIf | None) -> str:
 def _bytes(facts: RunFacts) -> str:
   known = facts.series.expansion[facts.series.expansion > 0]
   if not len(known):
-    return 'not told here'
+    hidden = facts.view == 'release'
+    return 'the coordinator’s to know' if hidden else 'not on record'
   return f'{words.figure(float(known.mean()))} times'
 
 
+def _protected(facts: RunFacts) -> str:
+  """Returns from whom epsilon protects, as far as it is reasonable."""
+  limit = verdicts.REASONABLE_EPSILON
+  if facts.release.value > limit:
+    return 'nobody'
+  if facts.server.value > limit:
+    return 'readers of the models'
+  return 'readers and the coordinator'
+
+
 def _evaluated(facts: RunFacts) -> str:
-  return 'measured' if facts.newest('utility') else 'not measured'
+  audit = facts.newest('utility')
+  figures = {} if audit is None else audit.figures or {}
+  for name, value in figures.items():
+    if name != 'rounds' and isinstance(value, (int, float)):
+      return f'{words.shown(name)} {words.figure(value)}'
+  return 'not measured'
 
 
 def _attacked(facts: RunFacts) -> str:

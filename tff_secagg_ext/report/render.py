@@ -20,6 +20,8 @@ from tff_secagg_ext.report import charts, words
 from tff_secagg_ext.report.charts import Chart
 from tff_secagg_ext.report.document import Document
 
+# What no line should end within.
+_EQUATION = re.compile('([εδ]) = ')
 _SPECIAL = re.compile(r'([\\`*_\[\]<>|#&~])')
 
 
@@ -67,7 +69,8 @@ def _chart(chart: Chart, identity: str) -> markupsafe.Markup:
 
 def _code(text: str) -> markupsafe.Markup:
   """Returns escaped text, with what is between backquotes as code."""
-  parts = str(markupsafe.escape(words.shown(text))).split('`')
+  kept = _EQUATION.sub('\\1\u00a0=\u00a0', words.shown(text))
+  parts = str(markupsafe.escape(kept)).split('`')
   if len(parts) % 2 == 0:
     return markupsafe.Markup('`'.join(parts))
   return markupsafe.Markup(

@@ -239,7 +239,8 @@ def _changes_of_private(
   facts: RunFacts, ahead: Forecast | None
 ) -> Iterator[str]:
   if ahead is not None and ahead.left is not None:
-    yield f'Its budget admits {afforded(ahead)} more rounds.'
+    rounds = 'round' if ahead.left == 1 else 'rounds'
+    yield f'Its budget admits {afforded(ahead)} more {rounds}.'
   else:
     limit = f'{REASONABLE_EPSILON:g}'
     yield f'More rounds: each adds to ε, and above {limit} little protects.'

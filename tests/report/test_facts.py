@@ -10,9 +10,18 @@ import sqlite3
 import numpy as np
 import pytest
 
+from tests.ledger.conftest import NewLocation, new_location, postgresql
 from tests.report import ledgers
 from tff_secagg_ext import accounting, report
-from tff_secagg_ext.ledger import Ledger, UnknownRunError
+from tff_secagg_ext.ledger import (
+  ExternalRun,
+  Ledger,
+  UnknownRunError,
+  record_external,
+)
+
+# Fixtures, which pytest finds by their names.
+__all__ = ['new_location', 'postgresql']
 
 RUNS = pytest.mark.parametrize('name', [recipe.name for recipe in ledgers.ALL])
 HIDDEN = ('invited', 'seconds', 'upload_bytes', 'client_seconds', 'expansion')
@@ -199,3 +208,44 @@ def test_a_run_that_is_not_there_is_refused_with_the_nearest(
     report.read(ledger, 'digits-god')
   with pytest.raises(UnknownRunError, match='no run'):
     report.read(ledger, ledgers.GOOD.name, baseline='nowhere')
+
+
+@pytest.mark.parametrize('kind', ['sqlite', 'postgresql'])
+def test_a_run_is_read_while_it_is_written(
+  new_location: NewLocation, kind: str
+) -> None:
+  location = new_location(kind)
+  recipe = ledgers.with_(ledgers.GOOD, rounds=1, audited=False)
+  with Ledger.open(location) as writer:
+    recipe.write(writer)
+    run = writer.open_run(
+      recipe.name,
+      recipe.settings,
+      delta=ledgers.DELTA,
+      failure_probability=0.01 * ledgers.DELTA,
+    )
+    for number in range(2, 5):
+      attempt = run.reserve(recipe.charge(200))
+      with Ledger.open(location, create=False) as reader:
+        facts = report.read(reader, recipe.name)
+        assert len(facts.series) == number
+        assert report.forecast(facts).left
+      run.commit(attempt, recipe.charge(200), {})
+
+
+def test_what_ran_elsewhere_is_told_as_such(tmp_path: object) -> None:
+  events = accounting.opacus_events(
+    [(1.0, 0.01, 10)], vouched_by='the hospital'
+  )
+  with Ledger.open(f'sqlite:///{tmp_path}/runs.db') as ledger:
+    described = ExternalRun('silo', 'patients', 5000, 'client')
+    record_external(ledger, described, events, delta=ledgers.DELTA)
+    facts = report.read(ledger, 'silo')
+  text = report.to_html(report.report(facts))
+  assert 'This ran elsewhere (opacus)' in text
+  assert 'the hospital' in text
+  assert 'Nobody. All that leaves' not in text
+  statement = report.to_markdown(report.statement(facts))
+  assert 'Raw data stay with the clients' not in statement
+  assert 'Nobody. All that leaves' not in statement
+  assert 'is read off the compiled' not in statement

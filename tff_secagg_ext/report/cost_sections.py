@@ -340,9 +340,7 @@ def summary(figures: Mapping[str, Any] | None) -> str:
   if figures is None:
     return 'its figures are the coordinator’s alone (`--server-view`)'
   told = [
-    f'{name.replace("_", " ")} {words.figure(value)}'
-    if isinstance(value, (int, float)) and not isinstance(value, bool)
-    else f'{name.replace("_", " ")} {words.shown(value)}'
+    _told(name.replace('_', ' '), value)
     for name, value in figures.items()
     if isinstance(value, (bool, int, float, str))
   ]
@@ -355,3 +353,12 @@ def summary(figures: Mapping[str, Any] | None) -> str:
           f'{words.shown(factory)}: {held} of {len(checks)} checks hold'
         )
   return ', '.join(told) or 'no single figure'
+
+
+def _told(name: str, value: bool | float | str) -> str:
+  """Returns one figure of an audit with its name."""
+  if isinstance(value, bool):
+    return words.shown(name if value else f'no {name}')
+  if isinstance(value, str):
+    return words.shown(f'{name} {value}')
+  return f'{words.shown(name)} {words.figure(value)}'

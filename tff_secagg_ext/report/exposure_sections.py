@@ -27,7 +27,9 @@ def against(facts: RunFacts) -> Section:
   """Returns who sees what, and what protects from them."""
   blocks: list[Block] = [threats(facts)]
   stated = facts.settings.get('secure_sums')
-  if len(facts.series) and not words.is_secret(stated):
+  if facts.external:
+    blocks = [Text(told, 'red') for told in elsewhere(facts)]
+  elif len(facts.series) and not words.is_secret(stated):
     blocks.append(
       Text(
         'ε towards the coordinator holds only where it sees the sum alone. Here'
@@ -117,17 +119,8 @@ def exact_releases(facts: RunFacts) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _unnoised(facts: RunFacts) -> Iterator[Block]:
-  external = facts.mapping('external')
-  if external:
-    yield Text(
-      f'This ran elsewhere ({words.shown(external.get("source"))}), in the'
-      ' trust'
-      f' domain “{words.shown(external.get("trust_domain"))}”, and'
-      f' {words.shown(external.get("vouched_by"))} vouches for it. Of who saw'
-      ' what'
-      ' there the ledger knows nothing else.',
-      'red',
-    )
+  if facts.external:
+    yield from (Text(told, 'red') for told in elsewhere(facts))
     return
   found = _seen(facts)
   for who, what in found.items():
@@ -142,6 +135,19 @@ def _unnoised(facts: RunFacts) -> Iterator[Block]:
       f' them with its own share of noise alone: {words.sums(stated)}.',
       'red',
     )
+
+
+def elsewhere(facts: RunFacts) -> tuple[str, ...]:
+  """Returns what is known of what ran elsewhere, one sentence a source."""
+  return tuple(
+    f'This ran elsewhere ({words.shown(each.get("source"))}), in the trust'
+    ' domain'
+    f' “{words.shown(each.get("trust_domain"))}”, and'
+    f' {words.shown(each.get("vouched_by"))} vouches for it. Of who saw what'
+    ' there'
+    ' the ledger knows nothing else.'
+    for each in facts.external
+  )
 
 
 def _seen(facts: RunFacts) -> dict[str, list[str]]:

@@ -225,6 +225,12 @@ class RunFacts:
     aggregator = self.mapping('aggregator')
     return 'mechanism' in aggregator and 'tff' not in aggregator
 
+  @property
+  def external(self) -> Sequence[Mapping[str, Any]]:
+    """What ran elsewhere, by source; none of a run that was recorded here."""
+    found = self.settings.get('external')
+    return found if isinstance(found, list) else ()
+
   def mapping(self, name: str) -> Mapping[str, Any]:
     """Returns a setting that is a table; empty if it is none."""
     found = self.settings.get(name)

@@ -110,9 +110,15 @@ def _of_releases(facts: RunFacts) -> Iterator[Hazard]:
   seen = (*everybody, *server)
   yield Hazard(
     'a release that no account covers',
-    _answer(not seen and math.isfinite(facts.release.value)),
+    DECIDE
+    if facts.external
+    else _answer(not seen and math.isfinite(facts.release.value)),
     words.listed(seen or facts.release.reasons)
-    or 'what leaves the clients is read off the compiled process',
+    or (
+      'it ran elsewhere: others vouch for it'
+      if facts.external
+      else 'what leaves the clients is read off the compiled process'
+    ),
   )
   yield Hazard(
     'a release that somebody chose not to count',
@@ -148,21 +154,9 @@ def _is_bounded(facts: RunFacts) -> bool:
 
 def _of_implementation(facts: RunFacts) -> Iterator[Hazard]:
   stated = facts.settings.get('secure_sums')
-  distributed = facts.is_distributed
-  yield Hazard(
-    'noise in floating point',
-    _answer(distributed),
-    'discrete noise, integer sums'
-    if distributed
-    else 'the sampler of a factory of TensorFlow Federated',
-  )
-  yield Hazard(
-    'noise from a predictable generator',
-    _answer(distributed),
-    'seeds from the kernel, ChaCha20'
-    if distributed
-    else 'seeds of 32 bits or time stamps; see the settings',
-  )
+  samplers = _samplers(facts)
+  yield Hazard('noise in floating point', *samplers['floats'])
+  yield Hazard('noise from a predictable generator', *samplers['seeds'])
   yield Hazard(
     'a curator that sees data of individuals',
     _answer(words.is_secret(stated)),
@@ -173,6 +167,21 @@ def _of_implementation(facts: RunFacts) -> Iterator[Hazard]:
     DECIDE,
     'times are not published from the ledger; release models on a schedule',
   )
+
+
+def _samplers(facts: RunFacts) -> dict[str, tuple[str, str]]:
+  """Returns answers and evidence about what draws the noise."""
+  if facts.is_distributed:
+    return {
+      'floats': (AVOIDED, 'discrete noise, integer sums'),
+      'seeds': (AVOIDED, 'seeds from the kernel, ChaCha20'),
+    }
+  if 'tff' in facts.mapping('aggregator'):
+    return {
+      'floats': (PRESENT, 'the sampler of a factory of TensorFlow Federated'),
+      'seeds': (PRESENT, 'seeds of 32 bits or time stamps; see the settings'),
+    }
+  return dict.fromkeys(('floats', 'seeds'), (DECIDE, 'not on record'))
 
 
 def _of_evidence(facts: RunFacts) -> Iterator[Hazard]:

@@ -114,9 +114,7 @@ def _questions(
 
 
 def _afforded(ahead: Forecast) -> str:
-  if ahead.left is None:
-    return 'no budget'
-  return verdicts.afforded(ahead) if ahead.left else 'none'
+  return 'no budget' if ahead.left is None else verdicts.afforded(ahead)
 
 
 def _seen(facts: RunFacts) -> str:

@@ -83,9 +83,12 @@ def _epsilon(facts: RunFacts, view: str) -> Figure:
   )
 
 
-def _epsilon_plot(facts: RunFacts, ahead: Forecast, view: str) -> Plot:
+def _epsilon_plot(facts: RunFacts, ahead: Forecast, view: str) -> Plot | Text:
   series = facts.series
   values = series.server_epsilon if view == 'server' else series.release_epsilon
+  if not np.isfinite(values).any():
+    told = 'ε is infinite after every attempt.'
+    return Text(f'{_VIEWS[view]}: {told}', 'red')
   rounds = series.round.astype(np.float64)
   style = 'ink' if view == 'server' else 'accent'
   lines = [Line('ε so far', rounds, values, style)]
@@ -97,15 +100,13 @@ def _epsilon_plot(facts: RunFacts, ahead: Forecast, view: str) -> Plot:
     )
   rules: list[tuple[str, float]] = []
   budget = facts.budget and facts.budget.budget
-  if budget and budget.view == view and np.isfinite(values).any():
+  if budget and budget.view == view:
     rules = [(f'budget {words.figure(budget.epsilon)}', budget.epsilon)]
   finite = values[np.isfinite(values)]
   told = (
     f'ε rises from {words.figure(float(finite[0]))} to'
     f' {words.figure(float(finite[-1]))} in'
     f' {words.plural(len(series), "attempt")}.'
-    if len(finite)
-    else 'ε is infinite.'
   )
   chart = Chart(f'{_VIEWS[view]}: ε', told, lines, 'round', 'ε', rules)
   return plots.with_table(chart)

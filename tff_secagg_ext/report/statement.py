@@ -79,11 +79,9 @@ def _threats(facts: RunFacts) -> Section:
   secret = words.is_secret(stated)
   blocks: list[Block] = [
     Text(_DISTRIBUTED) if secret else Text(_TRUSTED, 'red'),
-    exposure.threats(facts),
+    *exposure.against(facts).blocks,
     Figures([Figure('sums', words.sums(stated))]),
   ]
-  if exposure.is_simulated(facts):
-    blocks.append(Text(exposure.SIMULATED))
   blocks.append(Blank('Who runs the coordinator, and who can read its ledger?'))
   blocks.append(Blank('Who receives the models, and may publish them?'))
   return Section('threats', '1. Threat model', blocks)
@@ -249,7 +247,7 @@ def _exposure(facts: RunFacts) -> Section:
     Text('Who saw un-noised numbers?', 'head'),
     *exposure.unnoised(facts).blocks,
   ]
-  if not facts.mapping('external'):
+  if not facts.external:
     blocks.append(Text(_MASKED if secret else _IN_THE_CLEAR))
   blocks += [
     Blank('How long do clients keep their data, and under which consent?'),

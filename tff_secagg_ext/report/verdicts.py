@@ -75,6 +75,8 @@ def verdict(facts: RunFacts, ahead: Forecast | None = None) -> Verdict:
 
 def meaning(epsilon: float, delta: float) -> str:
   """Returns what an epsilon lets somebody guess, in words."""
+  if math.isinf(epsilon):
+    return 'No ε holds: nothing bounds what can be guessed about a client.'
   return (
     'Somebody who knows everything else, and for whom it is a fair coin whether'
     f' a certain client took part, {words.guess(epsilon, delta)}.'
@@ -196,7 +198,9 @@ def _caveats(facts: RunFacts) -> Iterator[str]:
       f' {words.shown(waiver.by)}: {words.shown(waiver.why)}).'
     )
   stated = facts.settings.get('secure_sums')
-  if len(facts.series) and not words.is_secret(stated):
+  if facts.external:
+    yield 'It ran elsewhere: what the ledger knows is what others vouch for.'
+  elif len(facts.series) and not words.is_secret(stated):
     yield (
       'Vectors are added without a protocol: whoever runs the process that adds'
       ' them sees the vector of each client.'
@@ -239,8 +243,7 @@ def _changes_of_private(
   facts: RunFacts, ahead: Forecast | None
 ) -> Iterator[str]:
   if ahead is not None and ahead.left is not None:
-    rounds = 'round' if ahead.left == 1 else 'rounds'
-    yield f'Its budget admits {afforded(ahead)} more {rounds}.'
+    yield f'More rounds that its budget admits: {afforded(ahead)}.'
   else:
     limit = f'{REASONABLE_EPSILON:g}'
     yield f'More rounds: each adds to ε, and above {limit} little protects.'
@@ -254,7 +257,7 @@ def afforded(ahead: Forecast) -> str:
     return words.NOT_KNOWN
   if ahead.left >= ahead.limit:
     return f'at least {words.figure(ahead.limit)}'
-  return words.figure(ahead.left) if ahead.left else 'no'
+  return words.figure(ahead.left) if ahead.left else 'none'
 
 
 def _remedy(reason: str) -> str:

@@ -249,3 +249,27 @@ def test_what_ran_elsewhere_is_told_as_such(tmp_path: object) -> None:
   assert 'Raw data stay with the clients' not in statement
   assert 'Nobody. All that leaves' not in statement
   assert 'is read off the compiled' not in statement
+
+
+def test_sums_in_the_clear_protect_from_nobody_who_adds(
+  tmp_path: object,
+) -> None:
+  class Plain(ledgers.Recipe):
+    @property
+    def settings(self) -> dict[str, object]:
+      secrecy = 'none: insecure, vectors are added in the clear'
+      plain = {'protocol': 'plain', 'secrecy': secrecy}
+      return {**super().settings, 'secure_sums': plain}
+
+  with Ledger.open(f'sqlite:///{tmp_path}/runs.db') as ledger:
+    Plain('clear', rounds=2, audited=False).write(ledger)
+    facts = report.read(ledger, 'clear')
+  found = report.verdict(facts)
+  assert found.level == 'private'
+  assert 'Towards whoever adds the vectors it is not private' in found.server
+  answers = {q.question: q.answer for q in report.report(facts).questions}
+  assert answers['Against whom?'] == 'readers of the models'
+  assert answers['Who saw un-noised numbers?'] == 'whoever adds the vectors'
+  assert 'sees each of them with its own share' in report.to_html(
+    report.report(facts)
+  )

@@ -184,6 +184,18 @@ def test_questions_are_answered_in_two_clicks(ledger: Ledger) -> None:
   assert report.to_html(page).count('<summary>') > len(page.questions)
 
 
+@pytest.mark.parametrize(
+  'name', [ledgers.EXACT_METRICS.name, ledgers.PLAIN.name]
+)
+def test_what_is_not_private_is_seen_by_everybody(
+  ledger: Ledger, name: str
+) -> None:
+  page = report.report(report.read(ledger, name))
+  answers = {q.question: q.answer for q in page.questions}
+  assert answers['Against whom?'] == 'nobody'
+  assert answers['Who saw un-noised numbers?'] == 'everybody'
+
+
 def test_unaccounted_releases_and_waivers_are_in_red(ledger: Ledger) -> None:
   facts = report.read(ledger, ledgers.EXACT_METRICS.name)
   page = report.report(facts)
@@ -315,3 +327,25 @@ def test_figures_are_written_to_four_digits(
   value: float | None, text: str
 ) -> None:
   assert words.figure(value) == text
+
+
+@pytest.mark.parametrize(
+  ('value', 'text'),
+  [
+    (0.0, '0'),
+    (2e-4, '0.0002'),
+    (2.5e-7, '2.5e-7'),
+    (0.25, '0.25'),
+    (12500.0, '12.5k'),
+    (-3e6, '-3M'),
+    (1e300, '1e+291G'),
+  ],
+)
+def test_axes_have_short_numbers(value: float, text: str) -> None:
+  assert words.short(value) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_any_number_can_be_written(value: float) -> None:
+  assert words.short(value)
+  assert words.figure(value)

@@ -52,7 +52,7 @@ def threats(facts: RunFacts) -> Table:
   """Returns a table of adversaries."""
   stated = facts.mapping('secure_sums')
   secret = words.is_secret(stated)
-  server = words.figure(facts.server.value)
+  server = words.figure(facts.server.value) if secret else words.NOT_KNOWN
   colluders = int(facts.mapping('aggregator').get('max_colluders') or 0)
   protocol = 'SecAgg+ and noise' if secret else 'no protocol: sums in the clear'
   threat = words.shown(stated.get('threat', 'none')) if secret else 'none'

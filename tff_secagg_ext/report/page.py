@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tff_secagg_ext.report import basis_sections as basis
 from tff_secagg_ext.report import cost_sections as costs
 from tff_secagg_ext.report import exposure_sections as exposure
@@ -118,11 +120,14 @@ def _afforded(ahead: Forecast) -> str:
 
 
 def _seen(facts: RunFacts) -> str:
-  everybody, server = exposure.exact_releases(facts)
-  if everybody:
+  if math.isinf(facts.release.value):
     return 'everybody'
-  if server:
-    return 'the coordinator'
+  if facts.external:
+    return 'others vouch for it'
+  stated = facts.settings.get('secure_sums')
+  in_clear = len(facts.series) and not words.is_secret(stated)
+  if in_clear or math.isinf(facts.server.value):
+    return 'whoever adds the vectors' if in_clear else 'the coordinator'
   return 'see the waivers' if facts.waivers else 'nobody'
 
 
@@ -147,7 +152,8 @@ def _protected(facts: RunFacts) -> str:
   limit = verdicts.REASONABLE_EPSILON
   if facts.release.value > limit:
     return 'nobody'
-  if facts.server.value > limit:
+  stated = facts.settings.get('secure_sums')
+  if facts.server.value > limit or not words.is_secret(stated):
     return 'readers of the models'
   return 'readers and the coordinator'
 
@@ -165,4 +171,5 @@ def _attacked(facts: RunFacts) -> str:
   made = [a for a in facts.audits if a.kind not in ('utility', 'gate')]
   if not made:
     return 'nobody'
-  return 'alarm' if verdicts.contradictions(facts) else f'{len(made)} audits'
+  told = words.plural(len(made), 'audit')
+  return 'alarm' if verdicts.contradictions(facts) else told

@@ -25,8 +25,8 @@ from tff_secagg_ext.report.facts import Charges, RunFacts, Series
 
 _NOTHING = accounting.Epsilon(0.0)
 _MEASURED = ('clip_norm', 'zeroing_threshold', 'wrap_probability')
-# TFF's own factories measure these under other names.
-_ALSO = {'clip_norm': 'clipping_norm', 'zeroing_threshold': 'zeroing_norm'}
+# TFF's own factories measure it under another name.
+_ALSO = {'clip_norm': 'l2_clip'}
 _SESSION = (
   'upload_bytes',
   'download_bytes',

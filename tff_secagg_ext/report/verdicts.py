@@ -110,8 +110,8 @@ def _judged(facts: RunFacts, ahead: Forecast | None) -> tuple[str, str, str]:
       f'The ledger of this run is not as it was written: {facts.fault}. Nothing'
       ' that it says can be relied on.',
     )
-  if not len(facts.series):
-    said = 'No round was begun, so that nothing was released and nothing spent.'
+  if not facts.rounds and not facts.release.value and not facts.server.value:
+    said = 'No round was released, and nothing spent.'
     return 'nothing', 'Nothing released yet', said
   wrong = contradictions(facts)
   if wrong:
@@ -178,6 +178,14 @@ def _over_budget(facts: RunFacts, ahead: Forecast | None) -> str | None:
 
 def _server(facts: RunFacts) -> str:
   server = facts.server
+  stated = facts.settings.get('secure_sums')
+  if not (words.is_secret(stated) or facts.external):
+    return (
+      'Towards whoever adds the vectors it is not private: no protocol hides'
+      ' the'
+      ' vector of a client. For a coordinator that saw the sums alone, ε would'
+      f' be {words.figure(server.value)}.'
+    )
   if math.isinf(server.value):
     return (
       'Towards the coordinator it is not private:'
@@ -197,14 +205,8 @@ def _caveats(facts: RunFacts) -> Iterator[str]:
       f' is right: {words.shown(waiver.name)} (waived by'
       f' {words.shown(waiver.by)}: {words.shown(waiver.why)}).'
     )
-  stated = facts.settings.get('secure_sums')
   if facts.external:
     yield 'It ran elsewhere: what the ledger knows is what others vouch for.'
-  elif len(facts.series) and not words.is_secret(stated):
-    yield (
-      'Vectors are added without a protocol: whoever runs the process that adds'
-      ' them sees the vector of each client.'
-    )
   for wrong in facts.transcripts or ():
     yield f'Transcripts of the sessions: {words.shown(wrong)}.'
   opened = int((facts.series.status == 'reserved').sum())

@@ -47,8 +47,8 @@ def short(value: float) -> str:
       scale = 1e3 if unit == 'k' else limit
       return f'{value / scale:g}{unit}'
   if value and abs(value) < 1e-3:
-    mantissa, exponent = f'{value:.2g}'.split('e')
-    return f'{mantissa}e{int(exponent)}'
+    mantissa, _, exponent = f'{value:.2g}'.partition('e')
+    return f'{mantissa}e{int(exponent)}' if exponent else mantissa
   return f'{round(value, 10):g}'
 
 

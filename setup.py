@@ -27,6 +27,7 @@ REQUIRES = [
   'cryptography>=45',
   'dp-accounting==0.4.3' + OLD,
   'dp-accounting==0.6.0' + NEW,
+  'jinja2>=3.1',
   'numpy>=1.25,<2' + OLD,
   'numpy>=2' + NEW,
   'rich>=13',
@@ -94,6 +95,7 @@ setuptools.setup(
   package_data={
     'tff_secagg_ext': ['py.typed'],
     'tff_secagg_ext.gate': ['default_policy.toml'],
+    'tff_secagg_ext.report': ['templates/*'],
     'tff_secagg_ext.ledger': ['migrations/*', 'migrations/versions/*'],
   },
   install_requires=sorted(REQUIRES + REQUIRES_OF_TFF),

@@ -31,6 +31,7 @@ EVERYTHING = {
   'metrics',
   'execution',
   'program',
+  'report',
   'secagg',
   'tasks',
 }
@@ -50,7 +51,8 @@ MAY_IMPORT = {
   'ledger': {'_validate', 'accounting'},
   'mechanism': SHARED,
   'metrics': {*BELOW, 'aggregators', 'mechanism'},
-  'program': EVERYTHING - {'gate', 'tasks'},
+  'program': EVERYTHING - {'gate', 'report', 'tasks'},
+  'report': {'_validate', 'accounting', 'gate', 'ledger'},
   'secagg': SHARED,
   'tasks': BELOW,
 }
@@ -59,6 +61,7 @@ WITHOUT_TENSORFLOW = (
   'audit',
   'gate',
   'ledger',
+  'report',
   'secagg',
   *sorted(SHARED),
 )

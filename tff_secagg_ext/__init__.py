@@ -48,6 +48,7 @@ _SUBMODULES = frozenset(
     'mechanism',
     'metrics',
     'program',
+    'report',
     'secagg',
     'tasks',
   ]

@@ -25,6 +25,7 @@ from tff_secagg_ext.accounting.calibrate import (
   calibrate,
   largest_cohort,
   most_rounds,
+  rounds_left,
 )
 from tff_secagg_ext.accounting.cohorts import (
   CohortBounds,
@@ -90,6 +91,7 @@ __all__ = [
   'opacus_events',
   'poisson_cohort_bounds',
   'release_epsilon',
+  'rounds_left',
   'server_epsilon',
   'to_json',
   'unclaimed',

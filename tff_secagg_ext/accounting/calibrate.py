@@ -17,6 +17,7 @@ from tff_secagg_ext import _validate
 from tff_secagg_ext.accounting import events as events_lib
 from tff_secagg_ext.accounting.budget import Budget
 from tff_secagg_ext.accounting.conversion import Epsilon
+from tff_secagg_ext.accounting.filters import Filter
 
 _MOST_ROUNDS = 10**7
 
@@ -178,6 +179,61 @@ def most_rounds(
   return Calibrated(rounds, epsilon, rounds)
 
 
+def rounds_left(
+  budget: Budget,
+  spent: Filter,
+  a_round: events_lib.Round,
+  *,
+  limit: int = _MOST_ROUNDS,
+) -> Calibrated[int]:
+  """Returns how many more rounds like `a_round` a budget admits.
+
+  Guarantees:
+    - with so many rounds more the budget was priced and is kept; with one round
+      more it was priced and is not, unless the result is `limit`;
+    - 0 if the budget is passed already.
+
+  Args:
+    budget: What is to be kept.
+    spent: What is spent, as the budget's filter counts.
+    a_round: A round as it is planned.
+    limit: The largest number that is looked for, at least 1.
+
+  Raises:
+    TypeError: If an argument is of the wrong kind.
+    ValueError: If one is out of its range.
+  """
+  limit = _validate.check_int(limit, 'limit', minimum=1)
+  question, last = _Question(budget), budget.at_most(a_round)
+
+  def price(rounds: int) -> Epsilon:
+    if rounds == 0:
+      return spent.epsilon()
+    before = spent.with_round(a_round, rounds - 1) if rounds > 1 else spent
+    return before.with_round(last).epsilon()
+
+  low, high = (0, price(0)), (limit, price(limit))
+  if not question.met(low[1]):
+    return Calibrated(0, low[1], 0)
+  if question.met(high[1]):
+    return Calibrated(limit, high[1], limit)
+  # Invariant: `low` meets the budget and `high` does not. Epsilon grows about
+  # as the root of the rounds, so that few prices are needed; halving in turns
+  # with it, never many.
+  halve = False
+  while high[0] - low[0] > 1:
+    share = 0.5 if halve else _share(low[1], high[1], budget.epsilon)
+    middle = low[0] + round(share * (high[0] - low[0]))
+    middle = min(max(middle, low[0] + 1), high[0] - 1)
+    epsilon, before = price(middle), high[0] - low[0]
+    if question.met(epsilon):
+      low = middle, epsilon
+    else:
+      high = middle, epsilon
+    halve = high[0] - low[0] > before / 2
+  return Calibrated(low[0], low[1], low[0])
+
+
 def largest_cohort(
   budget: Budget,
   make_round: Callable[[int], events_lib.Round],
@@ -228,6 +284,12 @@ def _checked_range(between: tuple[float, float]) -> tuple[float, float]:
     between[0], 'between[0]', minimum=0.0, exclusive=True
   )
   return low, _validate.check_float(between[1], 'between[1]', minimum=low)
+
+
+def _share(low: Epsilon, high: Epsilon, target: float) -> float:
+  """Returns where between two prices a target is, were squares linear."""
+  span = high.value**2 - low.value**2
+  return 0.5 if math.isinf(span) else (target**2 - low.value**2) / span
 
 
 def _largest(

@@ -13,6 +13,7 @@ import typer
 from tff_secagg_ext.cli import audit, budget, errors, options, secagg
 from tff_secagg_ext.cli import gate as gate_commands
 from tff_secagg_ext.cli import ledger as ledger_commands
+from tff_secagg_ext.cli import report as report_commands
 
 app = typer.Typer(
   no_args_is_help=True,
@@ -224,3 +225,51 @@ def gate(
   gate_commands.report(verdict, unrecorded, as_json=as_json)
   if not verdict.holds:
     raise typer.Exit(1)
+
+
+@app.command()
+def report(
+  run: Annotated[str, typer.Argument(help='Name of the run.')],
+  ledger: _Ledger = 'sqlite:///runs.db',
+  out: Annotated[
+    pathlib.Path | None,
+    typer.Option(help='A file, replaced if it is there; printed by default.'),
+  ] = None,
+  kind: Annotated[
+    str | None,
+    typer.Option(
+      '--format',
+      help='html, md, json, or pdf-ready: a page to be printed to a PDF. By the'
+      ' suffix of --out by default.',
+    ),
+  ] = None,
+  statement: Annotated[
+    bool,
+    typer.Option(
+      '--statement', help='The evaluation that NIST SP 800-226 asks for.'
+    ),
+  ] = False,
+  server_view: Annotated[
+    bool, typer.Option('--server-view', help='With the sessions, unpublished.')
+  ] = False,
+  transcripts: Annotated[
+    pathlib.Path | None,
+    typer.Option(help="Folder with the transcripts of the run's sessions."),
+  ] = None,
+  baseline: Annotated[
+    str | None, typer.Option(help='A run that utility is compared with.')
+  ] = None,
+) -> None:
+  """Writes what people read of a run: is it private, and what did it cost?"""
+  report_commands.write(
+    report_commands.Asked(
+      run=run,
+      ledger=ledger,
+      out=out,
+      kind=kind,
+      statement=statement,
+      server_view=server_view,
+      transcripts=transcripts,
+      baseline=baseline,
+    )
+  )

@@ -248,6 +248,14 @@ class Ledger:
     """
     return tuple(audits.to_audit(row) for row in self._read(name).audits)
 
+  def snapshot(self, name: str) -> rows.RunRows:
+    """Returns all rows of a run as they were at one moment, unchecked.
+
+    Raises:
+      UnknownRunError: If there is no run of that name; names the nearest.
+    """
+    return self._read(name)
+
   def verify(self, name: str, head: Head | str | None = None) -> Head:
     """Checks that a run is as it was written, and returns its head.
 

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people read of a run: its facts, a verdict, pages and a statement.
+
+`read` gets the facts from a ledger, and everything else is a function of them:
+`verdict`, `forecast` and `dropouts` judge and price; `report` and `statement`
+are documents, which `to_html` and `to_markdown` write; `to_json` is for
+programs.
+"""
+
+from tff_secagg_ext.report.export import to_json
+from tff_secagg_ext.report.facts import RunFacts, Series
+from tff_secagg_ext.report.forecasting import (
+  Forecast,
+  WhatIf,
+  dropouts,
+  forecast,
+)
+from tff_secagg_ext.report.page import report
+from tff_secagg_ext.report.reading import read
+from tff_secagg_ext.report.render import to_html, to_markdown
+from tff_secagg_ext.report.statement import statement
+from tff_secagg_ext.report.verdicts import Verdict, verdict
+
+__all__ = [
+  'Forecast',
+  'RunFacts',
+  'Series',
+  'Verdict',
+  'WhatIf',
+  'dropouts',
+  'forecast',
+  'read',
+  'report',
+  'statement',
+  'to_html',
+  'to_json',
+  'to_markdown',
+  'verdict',
+]

@@ -16,6 +16,7 @@ import collections
 from collections.abc import Callable, Iterator
 import contextlib
 import gc
+import importlib.util
 import json
 import logging
 import pathlib
@@ -142,7 +143,8 @@ def _train(folder: pathlib.Path) -> Any:
   """Trains two rounds, with the privacy figures in TensorBoard."""
   recorder = _recorder(folder, 'trained')
   sinks = [program.PrivacyReleaseManager(recorder, _Files(folder))]
-  with contextlib.suppress(ImportError):
+  # Not every release of TensorFlow comes with it.
+  if importlib.util.find_spec('tensorboard') is not None:
     logs = tff.program.TensorBoardReleaseManager(folder / 'board')
     sinks.append(program.PrivacyReleaseManager(recorder, logs))
 

@@ -110,6 +110,7 @@ def _checkpoint(folder: pathlib.Path) -> None:
 def _summary(folder: pathlib.Path, value: object) -> None:
   import tensorflow as tf
 
+  pytest.importorskip('tensorboard', reason='TensorFlow came without it')
   with tf.summary.create_file_writer(str(folder)).as_default():
     if isinstance(value, str):
       tf.summary.text('client', value, step=1)

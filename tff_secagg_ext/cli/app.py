@@ -25,8 +25,6 @@ app.add_typer(secagg.app, name='secagg')
 app.add_typer(budget.app, name='budget')
 app.add_typer(audit.app, name='audit')
 
-_Ledger = Annotated[str, typer.Option(help='SQLAlchemy URL of the ledger.')]
-
 
 @contextlib.contextmanager
 def _one_line_errors() -> Iterator[None]:
@@ -83,9 +81,7 @@ def train(
     int,
     typer.Option(help='More places: canaries that a coin of theirs lets in.'),
   ] = 0,
-  protocol: Annotated[
-    str, typer.Option(help='secagg; or plain: insecure, for quick work.')
-  ] = 'secagg',
+  protocol: options.Protocol = 'secagg',
   threat: options.Threat = 'malicious',
   corrupt: options.Corrupt = 0.05,
   dropout: options.Dropout = 0.2,
@@ -98,7 +94,7 @@ def train(
   run: Annotated[
     str | None, typer.Option(help='Name of the run; a known one goes on.')
   ] = None,
-  ledger: _Ledger = 'sqlite:///runs.db',
+  ledger: options.Ledger = 'sqlite:///runs.db',
   checkpoints: Annotated[
     str, typer.Option(help='Folder for the checkpoints of all runs.')
   ] = 'checkpoints',
@@ -173,7 +169,7 @@ def _exit_if_interrupted(interrupted: bool, rounds: int, run: str) -> None:
 
 @app.command()
 def demo(
-  ledger: _Ledger = 'sqlite:///demo.db',
+  ledger: options.Ledger = 'sqlite:///demo.db',
   rounds: Annotated[
     int | None, typer.Option(help="Of each run; the task's own by default.")
   ] = None,
@@ -197,7 +193,7 @@ def gate(
   policy: Annotated[
     pathlib.Path, typer.Option(help='TOML; --init writes the default one.')
   ] = pathlib.Path(gate_commands.POLICY),
-  ledger: _Ledger = 'sqlite:///runs.db',
+  ledger: options.Ledger = 'sqlite:///runs.db',
   transcripts: Annotated[
     pathlib.Path | None,
     typer.Option(help="Folder with the transcripts of the run's sessions."),
@@ -230,7 +226,7 @@ def gate(
 @app.command()
 def report(
   run: Annotated[str, typer.Argument(help='Name of the run.')],
-  ledger: _Ledger = 'sqlite:///runs.db',
+  ledger: options.Ledger = 'sqlite:///runs.db',
   out: Annotated[
     pathlib.Path | None,
     typer.Option(help='A file, replaced if it is there; printed by default.'),

@@ -51,9 +51,7 @@ def implementation(
   run: Annotated[
     str | None, typer.Option(help='Record it as an audit of this run.')
   ] = None,
-  ledger: Annotated[
-    str, typer.Option(help='SQLAlchemy URL of the ledger.')
-  ] = 'sqlite:///runs.db',
+  ledger: options.Ledger = 'sqlite:///runs.db',
 ) -> None:
   """Attacks aggregation factories, and exits with 1 if an attack succeeds."""
   with errors.one_line(ValueError, ImportError):
@@ -172,18 +170,14 @@ def memorization(
   noise_multiplier: Annotated[
     float, typer.Option(help='Of the private trainings.')
   ] = 1.0,
-  protocol: Annotated[
-    str, typer.Option(help='secagg; or plain: insecure, for quick work.')
-  ] = 'secagg',
+  protocol: options.Protocol = 'secagg',
   run: Annotated[
     str | None,
     typer.Option(
       help='Run to record the result for; the trainings by default.'
     ),
   ] = None,
-  ledger: Annotated[
-    str, typer.Option(help='SQLAlchemy URL of the ledger.')
-  ] = 'sqlite:///runs.db',
+  ledger: options.Ledger = 'sqlite:///runs.db',
   as_json: options.Json = False,
 ) -> None:
   """Plants secrets, trains without and with privacy, and asks for them."""

@@ -21,7 +21,6 @@ app = typer.Typer(
   no_args_is_help=True, help='Read, verify, export and import a ledger.'
 )
 
-_Ledger = Annotated[str, typer.Option(help='SQLAlchemy URL of the ledger.')]
 _Run = Annotated[str, typer.Argument(help='Name of the run.')]
 _DEFAULT = 'sqlite:///runs.db'
 
@@ -40,7 +39,7 @@ def _opened(ledger: str, *, create: bool = False) -> Iterator[Ledger]:
 
 @app.command('list')
 def list_runs(
-  ledger: _Ledger = _DEFAULT, as_json: options.Json = False
+  ledger: options.Ledger = _DEFAULT, as_json: options.Json = False
 ) -> None:
   """Lists the runs of a ledger."""
   from tff_secagg_ext.cli import tables
@@ -56,7 +55,7 @@ def list_runs(
 @app.command('show')
 def show(
   run: _Run,
-  ledger: _Ledger = _DEFAULT,
+  ledger: options.Ledger = _DEFAULT,
   as_json: options.Json = False,
   server_view: Annotated[
     bool, typer.Option('--server-view', help='With the sessions, unpublished.')
@@ -78,7 +77,7 @@ def verify(
   run: Annotated[
     str | None, typer.Argument(help='Name of the run; all by default.')
   ] = None,
-  ledger: _Ledger = _DEFAULT,
+  ledger: options.Ledger = _DEFAULT,
   head: Annotated[
     str | None, typer.Option(help='A head that was printed before, and kept.')
   ] = None,
@@ -121,7 +120,7 @@ def _print_head(name: str, head: Head) -> None:
 @app.command('export')
 def export(
   run: _Run,
-  ledger: _Ledger = _DEFAULT,
+  ledger: options.Ledger = _DEFAULT,
   redacted: Annotated[
     bool,
     typer.Option(
@@ -147,7 +146,7 @@ def import_run(
   file: Annotated[
     pathlib.Path, typer.Argument(help='What `export` wrote; - for stdin.')
   ],
-  ledger: _Ledger = _DEFAULT,
+  ledger: options.Ledger = _DEFAULT,
 ) -> None:
   """Adds an exported run to a ledger, whole or not at all."""
   with _opened(ledger, create=True) as opened, _read(file) as lines:
@@ -198,7 +197,7 @@ def import_external(
   unit: Annotated[
     str, typer.Option(help='The unit of privacy, as the other runs have it.')
   ] = 'client',
-  ledger: _Ledger = _DEFAULT,
+  ledger: options.Ledger = _DEFAULT,
 ) -> None:
   """Adds what was released elsewhere to a ledger, as a run.
 
@@ -229,7 +228,7 @@ def epsilon(
   delta: Annotated[
     float | None, typer.Option(help='At which it is told; that of the runs.')
   ] = None,
-  ledger: _Ledger = _DEFAULT,
+  ledger: options.Ledger = _DEFAULT,
   as_json: options.Json = False,
 ) -> None:
   """Composes all runs of a population into one epsilon of each view."""

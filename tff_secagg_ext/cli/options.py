@@ -21,8 +21,14 @@ Epoch: TypeAlias = Annotated[
   int | None, typer.Option(help='Rounds of an epoch of allocated cohorts.')
 ]
 Json: TypeAlias = Annotated[bool, typer.Option('--json', help='Print JSON.')]
+Ledger: TypeAlias = Annotated[
+  str, typer.Option(help='SQLAlchemy URL of the ledger.')
+]
 Mechanism: TypeAlias = Annotated[
   str, typer.Option(help='distributed_dgauss or distributed_skellam.')
+]
+Protocol: TypeAlias = Annotated[
+  str, typer.Option(help='secagg; or plain: insecure, for quick work.')
 ]
 TargetView: TypeAlias = Annotated[
   str, typer.Option(help='Whose epsilon the target is: release or server.')

@@ -137,9 +137,7 @@ def _check_name(name: object, where: str) -> str:
 
 
 def _plain(value: object, where: str) -> JsonValue:
-  item = getattr(value, 'item', None)
-  if item is not None and getattr(value, 'shape', None) == ():
-    value = item()
+  value = records.unwrapped(value)
   if value is None or isinstance(value, (bool, str)):
     return value
   if isinstance(value, numbers.Integral):

@@ -114,10 +114,16 @@ def measured(measurements: Mapping[str, object]) -> Mapping[str, Scalar]:
   )
 
 
-def _scalar(name: str, value: object) -> Scalar:
+def unwrapped(value: object) -> object:
+  """Returns a scalar of numpy as Python's own; all else as it is."""
   item = getattr(value, 'item', None)
   if item is not None and getattr(value, 'shape', None) == ():
-    value = item()
+    return item()
+  return value
+
+
+def _scalar(name: str, value: object) -> Scalar:
+  value = unwrapped(value)
   if value is None or isinstance(value, (bool, str)):
     return value
   if isinstance(value, numbers.Integral):

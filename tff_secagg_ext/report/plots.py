@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -83,35 +84,34 @@ def with_table(chart: Chart) -> Plot:
 
 def mean(values: Floats) -> float:
   """Returns the mean of what is known; NaN if nothing is."""
-  known = values[np.isfinite(values)]
-  return float(known.mean()) if len(known) else float('nan')
+  return _of_known(values, np.mean)
 
 
 def total(values: Floats) -> float:
   """Returns the sum of what is known; NaN if nothing is."""
-  known = values[np.isfinite(values)]
-  return float(known.sum()) if len(known) else float('nan')
+  return _of_known(values, np.sum)
 
 
 def first(values: Floats) -> float:
   """Returns the oldest value that is known; NaN if none is."""
-  known = values[np.isfinite(values)]
-  return float(known[0]) if len(known) else float('nan')
+  return _of_known(values, lambda known: known[0])
 
 
 def last(values: Floats) -> float:
   """Returns the newest value that is known; NaN if none is."""
-  known = values[np.isfinite(values)]
-  return float(known[-1]) if len(known) else float('nan')
+  return _of_known(values, lambda known: known[-1])
 
 
 def least(values: Floats) -> float:
   """Returns the smallest value that is known; NaN if none is."""
-  known = values[np.isfinite(values)]
-  return float(known.min()) if len(known) else float('nan')
+  return _of_known(values, np.min)
 
 
 def most(values: Floats) -> float:
   """Returns the largest value that is known; NaN if none is."""
+  return _of_known(values, np.max)
+
+
+def _of_known(values: Floats, reduce: Callable[[Floats], Any]) -> float:
   known = values[np.isfinite(values)]
-  return float(known.max()) if len(known) else float('nan')
+  return float(reduce(known)) if len(known) else float('nan')

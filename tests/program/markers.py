@@ -56,10 +56,11 @@ def forms_of_numbers(values: tuple[float, ...]) -> dict[str, bytes]:
       forms[f'{dtype} {index}, hex'] = raw.hex().encode()
   for index, number in enumerate(values):
     digits = str(int(number)).encode()
-    dotted = digits[:1] + rb'\.' + digits[1:5]  # Of 2.95385e+06 as well.
+    # Of 2.95385e+06 as well; without its exponent it could be a time.
+    scientific = digits[:1] + rb'\.' + digits[1:5] + rb'[0-9]*[eE]\+?0?6'
     forms[f'decimal {index}'] = rb'(?<![0-9a-f])%b(?![0-9a-f]{9})|%b' % (
       digits,
-      dotted,
+      scientific,
     )
   return forms
 

@@ -4,9 +4,11 @@
 `read` gets the facts from a ledger, and everything else is a function of them:
 `verdict`, `forecast` and `dropouts` judge and price; `report` and `statement`
 are documents, which `to_html` and `to_markdown` write; `to_json` is for
-programs, and `draw` makes figures for papers.
+programs, and `draw` makes figures for papers, `card` a few lines
+for notebooks.
 """
 
+from tff_secagg_ext.report.card import card
 from tff_secagg_ext.report.drawing import Drawing, draw
 from tff_secagg_ext.report.export import to_json
 from tff_secagg_ext.report.facts import RunFacts, Series
@@ -29,6 +31,7 @@ __all__ = [
   'Series',
   'Verdict',
   'WhatIf',
+  'card',
   'draw',
   'dropouts',
   'forecast',

@@ -87,7 +87,7 @@ def test_a_frame_has_the_figures_of_the_ledger(location: str) -> None:
 @pytest.mark.parametrize(
   ('run', 'message'),
   [
-    ('empty', 'nothing was released'),
+    ('empty', 'No round was released'),
     ('plain', 'This run is not private'),
   ],
 )
@@ -130,7 +130,7 @@ def test_a_run_is_followed_until_its_process_ends(
     assert writer.stdout.readline() == 'open\n'
     with Ledger.open(path, create=False) as ledger:
       frames = watch.follow(ledger, 'mine')
-      assert 'nothing was released' in ' '.join(drawn(next(frames)).split())
+      assert 'No round was released' in ' '.join(drawn(next(frames)).split())
       for number in (1, 2):
         writer.stdin.write('\n')
         writer.stdin.flush()

@@ -114,7 +114,7 @@ def test_notebooks_show_the_run_as_it_is_now(
   process: Any, aggregator: Any, path: pathlib.Path, data: list[Any]
 ) -> None:
   recorder = record(process, aggregator, path)
-  assert 'nothing was released' in recorder._repr_html_()
+  assert 'No round was released' in recorder._repr_html_()
   with pytest.raises(ValueError, match='must have a round to be drawn'):
     recorder.plot()
   recorder.next(recorder.initialize(), data[:CLIENTS])

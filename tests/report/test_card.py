@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import html
 from html.parser import HTMLParser
+import pathlib
 import subprocess
 import sys
 from typing import Any
@@ -58,9 +59,8 @@ def test_a_card_has_the_verdict_and_is_escaped(
 
 
 def test_without_rounds_and_of_an_altered_run_there_is_no_chart(
-  ledger: Ledger,
+  ledger: Ledger, tmp_path: pathlib.Path
 ) -> None:
-  facts = report.read(ledger, ledgers.GOOD.name)
   empty = dataclasses.replace(
     report.read(ledger, ledgers.PLAIN.name), fault='entry <2>'
   )
@@ -75,8 +75,11 @@ def test_without_rounds_and_of_an_altered_run_there_is_no_chart(
   altered = report.card(dataclasses.replace(empty, series=nothing))
   assert 'entry &lt;2&gt;' in altered
   assert '<svg' not in altered and '<table' not in altered
-  begun = report.card(dataclasses.replace(facts, series=nothing))
-  assert 'nothing was released' in begun and '<svg' not in begun
+  recipe = ledgers.with_(ledgers.GOOD, name='new', rounds=0, audited=False)
+  ledgers.write(f'sqlite:///{tmp_path}/new.db', recipe)
+  with Ledger.open(tmp_path / 'new.db', create=False) as new:
+    begun = report.card(report.read(new, 'new'))
+  assert 'No round was released' in begun and '<svg' not in begun
 
 
 def test_a_card_takes_no_tensorflow() -> None:

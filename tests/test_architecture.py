@@ -51,7 +51,7 @@ MAY_IMPORT = {
   'ledger': {'_validate', 'accounting'},
   'mechanism': SHARED,
   'metrics': {*BELOW, 'aggregators', 'mechanism'},
-  'program': EVERYTHING - {'gate', 'report', 'tasks'},
+  'program': EVERYTHING - {'gate', 'tasks'},
   'report': {'_validate', 'accounting', 'gate', 'ledger'},
   'secagg': SHARED,
   'tasks': BELOW,

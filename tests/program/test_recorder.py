@@ -110,6 +110,22 @@ def test_rounds_are_charged_as_they_were(
   assert shown['settings']['aggregator']['noise_multiplier'] == 1.0
 
 
+def test_notebooks_show_the_run_as_it_is_now(
+  process: Any, aggregator: Any, path: pathlib.Path, data: list[Any]
+) -> None:
+  recorder = record(process, aggregator, path)
+  assert 'No round was released' in recorder._repr_html_()
+  with pytest.raises(ValueError, match='must have a round to be drawn'):
+    recorder.plot()
+  recorder.next(recorder.initialize(), data[:CLIENTS])
+  assert '<svg' in recorder._repr_html_()
+  pytest.importorskip('matplotlib')
+  drawn = recorder.plot()
+  line = drawn.figure.axes[0].lines[0]
+  assert list(line.get_ydata()) == [show(path)['release_epsilon']]
+  assert '<svg' in drawn._repr_svg_()
+
+
 def test_the_reservation_is_there_before_the_round_runs(
   process: Any, aggregator: Any, path: pathlib.Path, data: list[Any]
 ) -> None:

@@ -269,3 +269,44 @@ def report(
       baseline=baseline,
     )
   )
+
+
+@app.command()
+def watch(
+  run: Annotated[str, typer.Argument(help='Name of the run.')],
+  ledger: _Ledger = 'sqlite:///runs.db',
+  server_view: Annotated[
+    bool, typer.Option('--server-view', help='With the sessions, unpublished.')
+  ] = False,
+  once: Annotated[
+    bool, typer.Option('--once', help='Show how it is now, and end.')
+  ] = False,
+) -> None:
+  """Shows a run in the terminal while another process trains it.
+
+  Ends with that process, or with Ctrl-C, which does not touch the run.
+  """
+  from tff_secagg_ext.cli import watch as watch_lib
+
+  watch_lib.watch(run, ledger, server_view=server_view, once=once)
+
+
+@app.command()
+def plot(
+  run: Annotated[str, typer.Argument(help='Name of the run.')],
+  out: Annotated[
+    pathlib.Path,
+    typer.Option(help='A file, .pdf, .svg or .png; replaced if it is there.'),
+  ],
+  ledger: _Ledger = 'sqlite:///runs.db',
+  server_view: Annotated[
+    bool, typer.Option('--server-view', help='With contributors, unpublished.')
+  ] = False,
+) -> None:
+  """Draws a run for a paper: epsilon of both views, clip norm, contributors.
+
+  Takes matplotlib, of the extra `notebook`.
+  """
+  from tff_secagg_ext.cli import plot as plot_lib
+
+  plot_lib.write(run, ledger, out, server_view=server_view)

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
-import secrets
 
 import typer
 
-from tff_secagg_ext.cli import errors
+from tff_secagg_ext.cli import errors, files
 
 FORMATS = ('html', 'md', 'json', 'pdf-ready')
 _BY_SUFFIX = {'.html': 'html', '.htm': 'html', '.md': 'md', '.json': 'json'}
@@ -69,9 +67,7 @@ def write(asked: Asked) -> None:
   if asked.out is None:
     typer.echo(text, nl=False)
     return
-  place = f'{asked.out} is not written: '
-  with errors.one_line(OSError, place=place):
-    _replace(asked.out, text)
+  files.replace(asked.out, text.encode())
   typer.echo(f'{asked.out}: {_named(asked, kind)} of run {asked.run}.')
 
 
@@ -96,16 +92,6 @@ def _text(asked: Asked, kind: str) -> str:
   if kind == 'md':
     return report.to_markdown(make(facts))
   return report.to_html(make(facts), for_paper=kind == 'pdf-ready')
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole, or leaves what was there."""
-  beside = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
-  try:
-    beside.write_text(text, encoding='utf-8')
-    os.replace(beside, path)
-  finally:
-    beside.unlink(missing_ok=True)
 
 
 def _named(asked: Asked, kind: str) -> str:

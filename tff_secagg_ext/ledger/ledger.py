@@ -19,6 +19,7 @@ from tff_secagg_ext.ledger import (
   database,
   errors,
   exchange,
+  following,
   opening,
   records,
   rows,
@@ -256,6 +257,19 @@ class Ledger:
     """
     return self._read(name)
 
+  def progress(self, name: str) -> following.Progress:
+    """Returns how far a run is; cheap, to be asked again and again.
+
+    Raises:
+      UnknownRunError: If there is no run of that name; names the nearest.
+      LedgerError: If the ledger cannot be read.
+    """
+    with database.reading(self._engine) as connection:
+      run_id = _id_of(connection, name)
+      if run_id is not None:
+        return following.progress(connection, run_id)
+    raise self._unknown(name)
+
   def verify(self, name: str, head: Head | str | None = None) -> Head:
     """Checks that a run is as it was written, and returns its head.
 
@@ -320,18 +334,25 @@ class Ledger:
     return str(chain.run['name'])
 
   def _read(self, name: str) -> rows.RunRows:
-    query = sa.select(schema.runs.c.id).where(schema.runs.c.name == name)
     with database.reading(self._engine) as connection:
-      run_id = connection.execute(query).scalar()
+      run_id = _id_of(connection, name)
       if run_id is not None:
         return rows.read(connection, run_id)
+    raise self._unknown(name)
+
+  def _unknown(self, name: str) -> errors.UnknownRunError:
     names = self.names()
     listed = ', '.join(map(repr, names)) or 'none yet'
     near = difflib.get_close_matches(str(name), names, 1)
     remedy = f' The nearest is {near[0]!r}.' if near else ''
-    raise errors.UnknownRunError(
+    return errors.UnknownRunError(
       f'The ledger has no run {name!r}. It has: {listed}.{remedy}'
     )
+
+
+def _id_of(connection: sa.Connection, name: str) -> int | None:
+  query = sa.select(schema.runs.c.id).where(schema.runs.c.name == name)
+  return connection.execute(query).scalar()
 
 
 def _check_name(name: object) -> str:

@@ -29,11 +29,15 @@ def this_process() -> str:
 
 def lives_elsewhere(writer: str) -> bool:
   """Whether `writer` is another process of this host, and still running."""
-  if writer == this_process():
-    return False
-  host, pid, start = writer.rsplit(':', 2)
-  if host != socket.gethostname():
-    return False
+  return writer != this_process() and lives(writer) is True
+
+
+def lives(writer: str) -> bool | None:
+  """Whether a process is still running; `None` if its host is another."""
+  host, _, rest = writer.partition(f'{socket.gethostname()}:')
+  pid, _, start = rest.partition(':')
+  if host or not pid.isdecimal():
+    return None
   return _start_time(int(pid)) == start != '0'
 
 

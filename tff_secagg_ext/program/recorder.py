@@ -8,7 +8,7 @@ import contextlib
 import os
 from typing import Any
 
-from tff_secagg_ext import accounting, aggregators, execution
+from tff_secagg_ext import accounting, aggregators, execution, report
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.metrics import DpSumThenFinalize
@@ -226,6 +226,25 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       if (kind, figures) not in on_record:
         self._ledger.record_audit(name, kind, figures)
     return found
+
+  def plot(self, server_view: bool = False) -> report.Drawing:
+    """Returns the run as it is now, drawn; notebooks show it.
+
+    Args:
+      server_view: Whether to draw contributors, which are the coordinator's.
+
+    Raises:
+      ValueError: If there is no round to draw.
+      ImportError: If matplotlib is not installed; names the extra.
+    """
+    return report.draw(self._facts(server_view))
+
+  def _repr_html_(self) -> str:
+    """Returns what notebooks show: the verdict and epsilon, release view."""
+    return report.card(self._facts())
+
+  def _facts(self, server_view: bool = False) -> report.RunFacts:
+    return report.read(self._ledger, self._account.run.name, server_view)
 
   @contextlib.contextmanager
   def of_clients(self, names: Sequence[object]) -> Iterator[None]:

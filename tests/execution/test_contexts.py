@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tff_secagg_ext import _compat, execution
+from tff_secagg_ext import _compat, _forms, execution
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.execution import contexts
 from tff_secagg_ext.secagg.setup import Security
@@ -394,15 +394,13 @@ def test_a_computation_is_compiled_once(
   in_context: Any, monkeypatch: pytest.MonkeyPatch
 ):
   compiled = []
-  form_of = tff.backends.mapreduce.get_map_reduce_form_for_computation
+  form_of = _forms.of
 
   def counted(computation: Any) -> Any:
     compiled.append(computation)
     return form_of(computation)
 
-  monkeypatch.setattr(
-    tff.backends.mapreduce, 'get_map_reduce_form_for_computation', counted
-  )
+  monkeypatch.setattr(_forms, 'of', counted)
 
   @tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
   def total(x: Any) -> Any:

@@ -42,6 +42,19 @@ def test_a_branch_depends_on_its_condition() -> None:
   assert dataflow.dependents(branch) == [{0, 1}, {1}]
 
 
+def test_constants_on_the_sides_of_a_switch_depend_on_it() -> None:
+  @tff.tensorflow.computation(np.bool_, FLOAT)
+  def lowered(which: Any, a: Any) -> Any:
+    sides = tf.raw_ops.Switch(data=which, pred=which)
+    constants = []
+    for side in sides:
+      with tf.control_dependencies([tf.identity(side)]):
+        constants.append(tf.constant(len(constants)))
+    return tf.raw_ops.Merge(inputs=constants).output, a
+
+  assert dataflow.dependents(lowered) == [{0}, {1}]
+
+
 def test_a_function_depends_on_all_of_its_arguments() -> None:
   @tf.function
   def inner(a: Any, b: Any) -> Any:

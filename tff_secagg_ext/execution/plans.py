@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tff_secagg_ext import _forms
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.execution.vectors import Leaf
 
@@ -100,7 +101,7 @@ def make_plan(computation: tff.Computation, evaluate: Any) -> Plan:
   """
   shaped = _shaped(computation)
   try:
-    form = tff.backends.mapreduce.get_map_reduce_form_for_computation(shaped)
+    form = _forms.of(shaped)
   except Exception as error:
     raise _unsupported(
       computation,

@@ -3,7 +3,8 @@
 
 Read off the graph, so that it is true of whatever was compiled into it. A node
 counts as a whole: where a node hides a function, all its outputs depend on all
-its inputs. A variable depends on all that is ever written into it.
+its inputs. A variable depends on all that is ever written into it, and what is
+run on one side of a `Switch` alone depends on what it switches on.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def _reached_results(
 def _users(graph_def: Any) -> Mapping[str, set[str]]:
   """For each node those that its data flow to in one step."""
   users: dict[str, set[str]] = collections.defaultdict(set)
+  waiting: dict[str, set[str]] = collections.defaultdict(set)
   with tf.Graph().as_default() as graph:
     tf.graph_util.import_graph_def(graph_def, name='')
   for node in graph.get_operations():
@@ -92,6 +94,15 @@ def _users(graph_def: Any) -> Mapping[str, set[str]]:
       if tensor.dtype in (tf.resource, tf.variant):
         # What is written into a variable is there for all that read it.
         users[node.name].add(tensor.op.name)
+    for control in node.control_inputs:
+      waiting[control.name].add(node.name)
+  # To wait for a node tells nothing of its data, but if the node may not run:
+  # then a Merge tells whether it did.
+  either = {name: users[name] | waiting[name] for name in {*users, *waiting}}
+  for node in graph.get_operations():
+    if node.type in ('Switch', 'RefSwitch', '_SwitchN'):
+      for name in _reached(node.name, either):
+        users[name] |= waiting[name]
   return users
 
 

@@ -15,7 +15,7 @@ import dataclasses
 import math
 from typing import Any
 
-from tff_secagg_ext import _identity
+from tff_secagg_ext import _forms, _identity
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.metrics import NOISED_SUM
 from tff_secagg_ext.program import dataflow
@@ -146,7 +146,7 @@ def sums_of(computation: tff.Computation) -> tuple[Sum, ...]:
   Raises whatever compiling the process raises.
   """
   results = [path for path, _ in _results(computation)]
-  form = tff.backends.mapreduce.get_map_reduce_form_for_computation(computation)
+  form = _forms.of(computation)
   used = dataflow.dependents(form.update)
   state, aggregates = form.update.type_signature.parameter
   kinds = [

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tff_secagg_ext import aggregators
+from tff_secagg_ext import _forms, aggregators
 from tff_secagg_ext._compat import tff
 from tff_secagg_ext.audit import implementation as audit
 from tff_secagg_ext.program import releases
@@ -60,9 +60,7 @@ class _Round:
 
   def __init__(self, process: tff.templates.AggregationProcess):
     self._next = _two_results(process)
-    form = tff.backends.mapreduce.get_map_reduce_form_for_computation(
-      self._next
-    )
+    form = _forms.of(self._next)
     self._work = form.work
     self._state = process.initialize()
     self._broadcast = form.prepare(self._state)

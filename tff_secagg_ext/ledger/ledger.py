@@ -21,6 +21,7 @@ from tff_secagg_ext.ledger import (
   exchange,
   following,
   opening,
+  reader,
   records,
   rows,
   schema,
@@ -83,6 +84,15 @@ class Ledger:
       LedgerError: If it cannot be opened, or be written.
     """
     return cls(database.open_engine(location, create=create))
+
+  @classmethod
+  def open_for_reading(cls, location: str | os.PathLike[str]) -> Ledger:
+    """Opens a ledger that is there, and neither migrates nor writes it.
+
+    Raises:
+      OlderLedgerError: If it is to be migrated first; else as `open`.
+    """
+    return cls(reader.open_engine(location))
 
   def close(self) -> None:
     """Closes the database. What was recorded is on the disk already."""
@@ -269,6 +279,26 @@ class Ledger:
       if run_id is not None:
         return following.progress(connection, run_id)
     raise self._unknown(name)
+
+  def standings(self) -> tuple[following.Standing, ...]:
+    """Returns all runs, oldest first, in one query; see `Standing`.
+
+    Raises:
+      LedgerError: If the ledger cannot be read.
+    """
+    with database.reading(self._engine) as connection:
+      return following.standings(connection)
+
+  def growth(self, name: str, head: Head | str) -> following.Growth | None:
+    """Returns what a run has got since `verify` returned a head; cheap.
+
+    `None` if the run is not there, or its new rows do not follow: `verify`
+    tells why.
+    """
+    if isinstance(head, str):
+      head = Head.parse(head)
+    with database.reading(self._engine) as connection:
+      return following.growth(connection, name, head)
 
   def verify(self, name: str, head: Head | str | None = None) -> Head:
     """Checks that a run is as it was written, and returns its head.

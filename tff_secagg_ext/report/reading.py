@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import itertools
@@ -43,6 +43,7 @@ def read(
   server_view: bool = False,
   transcripts: pathlib.Path | None = None,
   baseline: str | None = None,
+  alone: bool = False,
 ) -> RunFacts:
   """Returns the facts of a run, as they are at one moment.
 
@@ -58,6 +59,8 @@ def read(
     server_view: Whether to tell what is the coordinator's alone.
     transcripts: A folder with the transcripts of its sessions.
     baseline: The name of a run that utility is compared with.
+    alone: Whether other runs that share its budget are left out, for `sharing`
+      to add.
 
   Raises:
     UnknownRunError: If there is no run of that name; names the nearest.
@@ -70,7 +73,7 @@ def read(
     head = str(found.chain.check())
   except ledger_lib.BrokenChainError as error:
     return _altered(run, str(error), server_view)
-  entries = _newest_of_attempts(found)
+  entries = newest_of_attempts(found)
   settings = json.loads(found.run['settings'])
   newest = max(entries, key=lambda e: e.sequence, default=None)
   wrong = None
@@ -84,16 +87,16 @@ def read(
     created_at=found.run['created_at'],
     delta=found.run['delta'],
     settings=settings,
-    versions=[json.loads(row['versions']) for row in found.sessions],
+    versions=versions(found),
     entries=len(found.entries),
-    series=_series(entries, settings, server_view),
+    series=to_series(entries, settings, server_view),
     charges=grouped(e.charge for e in entries),
-    plan=_plan(found),
+    plan=plan(found),
     release=_NOTHING if newest is None else newest.release,
     server=_NOTHING if newest is None else newest.server,
     notes=collections.Counter(e.note for e in entries if e.note),
-    budget=_budget(ledger, run, settings),
-    audits=[_audit(row, server_view) for row in found.audits],
+    budget=_budget(None if alone else ledger, run, settings),
+    audits=[audit(row, server_view) for row in found.audits],
     transcripts=wrong,
     baseline=other,
   )
@@ -118,7 +121,7 @@ def _altered(run: str, fault: str, server_view: bool) -> RunFacts:
     settings={},
     versions=(),
     entries=0,
-    series=_series((), {}, server_view),
+    series=to_series((), {}, server_view),
     charges=(),
     plan=None,
     release=accounting.Epsilon(math.inf, (fault,)),
@@ -127,13 +130,13 @@ def _altered(run: str, fault: str, server_view: bool) -> RunFacts:
   )
 
 
-def _newest_of_attempts(found: rows_lib.RunRows) -> list[ledger_lib.Entry]:
+def newest_of_attempts(found: rows_lib.RunRows) -> list[ledger_lib.Entry]:
   """Returns what is known last of each attempt, in order of reservation."""
   newest = {(row['round'], row['attempt']): row for row in found.entries}
   return [rows_lib.to_entry(row) for row in newest.values()]
 
 
-def _plan(found: rows_lib.RunRows) -> accounting.Round | None:
+def plan(found: rows_lib.RunRows) -> accounting.Round | None:
   """Returns what the newest attempt was reserved at."""
   reserved = [row for row in found.entries[-4:] if row['kind'] == 'reserved']
   if not reserved:
@@ -150,20 +153,26 @@ def _transcript_faults(
   return transcripts.faults(entries, folder)
 
 
-def _audit(row: rows_lib.Row, server_view: bool) -> facts_lib.AuditFacts:
-  audit = to_audit(row)
-  public = server_view or records.is_public(audit.kind, audit.figures)
+def audit(row: rows_lib.Row, server_view: bool) -> facts_lib.AuditFacts:
+  """Returns what a view may know of an audit."""
+  found = to_audit(row)
+  public = server_view or records.is_public(found.kind, found.figures)
   return facts_lib.AuditFacts(
-    number=audit.number,
-    kind=audit.kind,
-    entries=audit.entries,
-    figures=audit.figures if public else None,
-    versions=audit.versions,
+    number=found.number,
+    kind=found.kind,
+    entries=found.entries,
+    figures=found.figures if public else None,
+    versions=found.versions,
   )
 
 
+def versions(found: rows_lib.RunRows) -> list[Mapping[str, str]]:
+  """Returns the versions of each session, oldest first."""
+  return [json.loads(row['versions']) for row in found.sessions]
+
+
 def _budget(
-  ledger: ledger_lib.Ledger, run: str, settings: Mapping[str, Any]
+  ledger: ledger_lib.Ledger | None, run: str, settings: Mapping[str, Any]
 ) -> facts_lib.BudgetFacts | None:
   stated = settings.get('budget')
   if stated is None:
@@ -171,27 +180,40 @@ def _budget(
   names = {field.name for field in dataclasses.fields(accounting.Budget)}
   budget = accounting.Budget(**{n: v for n, v in stated.items() if n in names})
   population = settings.get('population_name')
-  others: dict[str, list[accounting.Round]] = {}
-  for name in ledger.names() if population is not None else ():
-    if name == run:
-      continue
-    shown = ledger.show(name)
-    if shown['settings'].get('population_name') == population:
-      others[name] = [
-        budget.at_most(charge) if status == 'reserved' else charge
-        for charge, status in ledger_lib.charges(shown)
-      ]
-  charges = grouped(itertools.chain.from_iterable(others.values()))
-  return facts_lib.BudgetFacts(
-    budget, stated, population, tuple(others), charges
+  found = facts_lib.BudgetFacts(budget, stated, population)
+  if ledger is None or population is None:
+    return found
+  others = [
+    other.name
+    for other in ledger.standings()
+    if other.population == population and other.name != run
+  ]
+  return with_others(
+    found, {name: ledger_lib.charges(ledger.show(name)) for name in others}
   )
 
 
-def _series(
+def with_others(
+  found: facts_lib.BudgetFacts,
+  others: Mapping[str, Iterable[tuple[accounting.Round, str]]],
+) -> facts_lib.BudgetFacts:
+  """Returns a budget with the charges of others, open ones at their most."""
+  charged = (
+    found.budget.at_most(charge) if status == 'reserved' else charge
+    for charges in others.values()
+    for charge, status in charges
+  )
+  return dataclasses.replace(
+    found, others=tuple(others), charges=grouped(charged)
+  )
+
+
+def to_series(
   entries: Sequence[ledger_lib.Entry],
   settings: Mapping[str, Any],
   server_view: bool,
 ) -> Series:
+  """Returns the figures of attempts, in the order of their reservation."""
   measured = [e.measurements for e in entries]
   sessions = [(e.protocol or {}) if server_view else {} for e in entries]
   stages = dict.fromkeys(

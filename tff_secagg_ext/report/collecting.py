@@ -49,7 +49,6 @@ class Collector:
   Attributes:
     notes: Why attempts were lost, and how many for each reason.
     entries: How many entries there are.
-    newest: The row of the newest entry; `None` before the first.
   """
 
   def __init__(self, server_view: bool):
@@ -60,7 +59,7 @@ class Collector:
     """
     self.notes: collections.Counter[str] = collections.Counter()
     self.entries = 0
-    self.newest: rows.Row | None = None
+    self._newest: rows.Row | None = None
     self._plan: str | None = None
     self._server_view = server_view
     self._places: dict[tuple[int, int], int] = {}
@@ -80,7 +79,7 @@ class Collector:
 
   def take(self, row: rows.Row, record: chain.Record) -> None:
     """Takes the next entry: of a new attempt, or of one that it settles."""
-    self.entries, self.newest = self.entries + 1, row
+    self.entries, self._newest = self.entries + 1, row
     attempt = record['round'], record['attempt']
     reserved = record['kind'] == schema.RESERVED
     place = None if reserved else self._places.pop(attempt, None)
@@ -139,6 +138,14 @@ class Collector:
     """Sets what is a number; what is none stays unknown."""
     if isinstance(value, (int, float)):
       self._floats[name][place] = value
+
+  @property
+  def epsilons(self) -> tuple[accounting.Epsilon, accounting.Epsilon]:
+    """Both views' epsilon of all attempts, by the newest entry."""
+    if self._newest is None:
+      return accounting.Epsilon(0.0), accounting.Epsilon(0.0)
+    entry = rows.to_entry(self._newest)
+    return entry.release, entry.server
 
   @property
   def plan(self) -> accounting.Round | None:

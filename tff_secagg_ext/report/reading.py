@@ -20,8 +20,6 @@ from tff_secagg_ext.report import facts as facts_lib
 from tff_secagg_ext.report.collecting import Collector
 from tff_secagg_ext.report.facts import Charges, RunFacts
 
-_NOTHING = accounting.Epsilon(0.0)
-
 
 def read(
   ledger: ledger_lib.Ledger,
@@ -68,10 +66,6 @@ def read(
       return _altered(run, str(error), server_view)
     found = scan.found
   settings = json.loads(found.run['settings'])
-  newest = collector.newest and rows_lib.to_entry(collector.newest)
-  wrong = None
-  if transcripts is not None:
-    wrong = _transcript_faults(settled, transcripts)
   return RunFacts(
     name=run,
     view='server' if server_view else 'release',
@@ -85,12 +79,12 @@ def read(
     series=collector.series(),
     charges=collector.charges(),
     plan=collector.plan,
-    release=newest.release if newest else _NOTHING,
-    server=newest.server if newest else _NOTHING,
+    release=collector.epsilons[0],
+    server=collector.epsilons[1],
     notes=collector.notes,
     budget=_budget(ledger, run, settings),
     audits=[_audit(row, server_view) for row in found.audits],
-    transcripts=wrong,
+    transcripts=_transcript_faults(settled, transcripts),
     baseline=other,
   )
 
@@ -116,8 +110,10 @@ def _altered(run: str, fault: str, server_view: bool) -> RunFacts:
 
 
 def _transcript_faults(
-  entries: Sequence[ledger_lib.Entry], folder: pathlib.Path
-) -> tuple[str, ...]:
+  entries: Sequence[ledger_lib.Entry], folder: pathlib.Path | None
+) -> tuple[str, ...] | None:
+  if folder is None:
+    return None
   # Cryptography is needed for this alone.
   from tff_secagg_ext.gate import transcripts
 

@@ -21,7 +21,8 @@ from tff_secagg_ext.ledger import chain, rows, schema
 from tff_secagg_ext.report.facts import Charges, Floats, Integers, Series
 
 _KINDS = (schema.RESERVED, schema.COMMITTED, schema.LOST)
-_MEASURED = ('clip_norm', 'zeroing_threshold', 'wrap_probability')
+# What the mechanism measures in each round, public or noised.
+MEASURED = ('clip_norm', 'zeroing_threshold', 'wrap_probability')
 # TFF's own factories measure it under another name.
 _ALSO = {'clip_norm': 'l2_clip'}
 _SESSION = (
@@ -35,7 +36,7 @@ _SESSION = (
 _FLOATS = (
   'release_epsilon',
   'server_epsilon',
-  *_MEASURED,
+  *MEASURED,
   'contributors',
   'invited',
   *_SESSION,
@@ -97,9 +98,8 @@ class Collector:
     self._set(place, 'verified', protocol.get('verified'))
     for name in ('release_epsilon', 'server_epsilon'):
       self._set(place, name, math.inf if row[name] is None else row[name])
-    for name in _MEASURED:
-      value = measured.get(name, measured.get(_ALSO.get(name, '')))
-      self._set(place, name, value)
+    for name in MEASURED:
+      self._set(place, name, measurement(measured, name))
     session = protocol if self._server_view else {}
     if record['kind'] == schema.COMMITTED:
       count = session.get('survivors', measured.get('contributors'))
@@ -165,20 +165,19 @@ class Collector:
     return _grouped(counted, codes)
 
   def series(self) -> Series:
-    """Returns the figures of all attempts."""
-    codes = np.array(self._codes, np.int64)
+    """Returns the figures of all attempts; nothing can be taken after it."""
+    codes = _shared(self._codes, np.int64)
     noise = np.array(list(map(_noise, self._charges)), np.float64)
     release, server = noise.reshape(-1, 2)[codes].T
-    has_session = np.array(self._has_session, np.bool_)
+    has_session = _shared(self._has_session, np.int8).astype(np.bool_)
     floats: dict[str, Any] = {
-      name: np.array(values, np.float64)
-      for name, values in self._floats.items()
+      name: _shared(values, np.float64) for name, values in self._floats.items()
     }
     return Series(
-      round=np.array(self._rounds, np.int64),
-      attempt=np.array(self._attempts, np.int64),
-      status=np.array(_KINDS, '<U9')[np.array(self._kinds, np.int64)],
-      aborted=np.array(self._aborted, np.bool_),
+      round=_shared(self._rounds, np.int64),
+      attempt=_shared(self._attempts, np.int64),
+      status=np.array(_KINDS, '<U9')[_shared(self._kinds, np.int8)],
+      aborted=_shared(self._aborted, np.int8).astype(np.bool_),
       release_noise=release,
       server_noise=server,
       dropouts={
@@ -187,6 +186,16 @@ class Collector:
       },
       **floats,
     )
+
+
+def _shared(values: array.array[Any], kind: type[np.generic]) -> Any:
+  """Returns values as numpy sees them, without a second copy in memory."""
+  return np.frombuffer(values, kind) if len(values) else np.zeros(0, kind)
+
+
+def measurement(measured: Mapping[str, Any], name: str) -> Any:
+  """Returns what a round measured, one of `MEASURED`; `None` if it did not."""
+  return measured.get(name, measured.get(_ALSO.get(name, '')))
 
 
 def together(all_charges: Iterable[Charges]) -> Charges:

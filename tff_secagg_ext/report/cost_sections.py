@@ -155,7 +155,7 @@ def communication(facts: RunFacts) -> Section:
   blocks = [
     Table(
       'Bytes of one client in one round, mean',
-      ('', 'bytes', 'times those in the clear'),
+      ('how vectors are summed', 'bytes', 'times those in the clear'),
       rows,
       note='Published: Bonawitz et al. 2017. Short vectors expand more, as keys'
       ' and shares do not shrink with them.',

@@ -108,6 +108,12 @@ def _what_if(facts: RunFacts, found: WhatIf | None) -> Iterator[Block]:
       ' amplification if later.'
     )
     return
+  if math.isinf(facts.release.value):
+    yield Text(
+      f'Then {left}, at least the {found.minimum} that a sum needs. ε is'
+      ' infinite with or without dropouts.'
+    )
+    return
   yield Text(
     f'Then {left}, at least the {found.minimum} that a sum needs. Had it been'
     ' so'

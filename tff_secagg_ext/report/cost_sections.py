@@ -134,13 +134,18 @@ def _dropped(facts: RunFacts, found: WhatIf, left: str) -> Text:
   told = f'Then {left}, at least the {found.minimum} that a sum needs.'
   if math.isinf(facts.release.value):
     return Text(f'{told} ε is infinite with or without dropouts.')
-  return Text(
-    f'{told} Had it been so in all {words.plural(found.rounds, "attempt")}, ε'
-    f' would be {words.figure(found.release)} rather than'
-    f' {words.figure(facts.release.value)} towards whoever sees the models, and'
-    f' {words.figure(found.server)} rather than'
-    f' {words.figure(facts.server.value)} towards the coordinator.'
-  )
+  told += f' Had it been so in all {words.plural(found.rounds, "attempt")}, ε'
+  views = [
+    f'{words.figure(then)} rather than {words.figure(now)} towards {whom}'
+    for then, now, whom in (
+      (found.release, facts.release.value, 'whoever sees the models'),
+      (found.server, facts.server.value, 'the coordinator'),
+    )
+    if words.figure(then) != words.figure(now)
+  ]
+  if not views:
+    return Text(f'{told} would be the same.')
+  return Text(f'{told} would be {", and ".join(views)}.')
 
 
 def communication(facts: RunFacts) -> Section:

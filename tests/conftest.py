@@ -9,6 +9,10 @@ import os
 import hypothesis
 import pytest
 
+from tests.browser import browser
+
+__all__ = ['browser']
+
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 # Tests must not need, or wait for, an accelerator.
 os.environ.setdefault('CUDA_VISIBLE_DEVICES', '-1')

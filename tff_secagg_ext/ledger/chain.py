@@ -42,6 +42,32 @@ HIDDEN = {
 Record: TypeAlias = Mapping[str, Any]
 
 
+@dataclasses.dataclass
+class Links:
+  """Records that follow one another, taken one at a time.
+
+  Attributes:
+    end: What the next record names as `previous`.
+    count: How many were taken.
+  """
+
+  end: str
+  count: int = 0
+
+  def take(self, record: Record, was_written: bool = False) -> bool:
+    """Takes the next record; returns whether it is as it was written.
+
+    Args:
+      record: What follows.
+      was_written: Whether it is known to have the hash of what it says.
+    """
+    fits = record['number'] == self.count + 1 and record['previous'] == self.end
+    if not fits or not (was_written or _was_written(record)):
+      return False
+    self.end, self.count = str(record['hash']), self.count + 1
+    return True
+
+
 @dataclasses.dataclass(frozen=True)
 class Head:
   """The state of a chain in one line, to be kept where nobody alters it.
@@ -62,6 +88,20 @@ class Head:
   def __str__(self) -> str:
     audits = f'{self.audits}.' if self.audits else ''
     return f'{self.sessions}.{self.entries}.{audits}{self.digest}'
+
+  @classmethod
+  def of(cls, sessions: Links, entries: Links, audits: Links) -> Head:
+    """Returns the head of a run whose three chains have come so far."""
+    tips = {
+      'what': 'head',
+      'sessions': sessions.count,
+      'entries': entries.count,
+      'session': sessions.end,
+      'entry': entries.end,
+    }
+    if audits.count:
+      tips |= {'audits': audits.count, 'audit': audits.end}
+    return cls(sessions.count, entries.count, _sha256(tips), audits.count)
 
   @classmethod
   def parse(cls, text: str) -> Head:
@@ -117,16 +157,11 @@ class Chain:
 
   def _head(self, sessions: int, entries: int, audits: int) -> Head:
     """Returns the head of so many records of the chain."""
-    tips = {
-      'what': 'head',
-      'sessions': sessions,
-      'entries': entries,
-      'session': self.end(self.sessions[:sessions]),
-      'entry': self.end(self.entries[:entries]),
-    }
-    if audits:
-      tips |= {'audits': audits, 'audit': self.end(self.audits[:audits])}
-    return Head(sessions, entries, _sha256(tips), audits)
+    return Head.of(
+      Links(self.end(self.sessions[:sessions]), sessions),
+      Links(self.end(self.entries[:entries]), entries),
+      Links(self.end(self.audits[:audits]), audits),
+    )
 
   def fault(self, kept: Head | None = None) -> str | None:
     """Returns what was done to the first record that is not as written.
@@ -213,12 +248,12 @@ def redacted(record: Record) -> dict[str, Any]:
   hidden = HIDDEN[record['what']]
   return {
     **{k: v for k, v in record.items() if k not in hidden},
-    **_public(record),
+    **public(record),
     'hidden': _sha256({name: record[name] for name in hidden}),
   }
 
 
-def _public(record: Record) -> dict[str, Any]:
+def public(record: Record) -> dict[str, Any]:
   """Returns what may be seen of the fields that hide something."""
   if record['what'] == 'entry':
     protocol = record['protocol']
@@ -253,12 +288,10 @@ def _sha256(value: Mapping[str, Any]) -> str:
 def _first_fault(
   what: str, start: str, chained: Sequence[Record]
 ) -> str | None:
-  previous = start
+  links = Links(start)
   for place, record in enumerate(chained, 1):
-    fits = record['number'] == place and record['previous'] == previous
-    if not fits or not _was_written(record):
+    if not links.take(record):
       return _diagnose(what, chained, place)
-    previous = record['hash']
   return None
 
 

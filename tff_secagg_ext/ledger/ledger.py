@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
-import difflib
 import os
 from typing import Any
 import weakref
@@ -23,6 +23,7 @@ from tff_secagg_ext.ledger import (
   opening,
   records,
   rows,
+  scanning,
   schema,
   view,
 )
@@ -257,6 +258,17 @@ class Ledger:
     """
     return self._read(name)
 
+  @contextlib.contextmanager
+  def scan(self, name: str) -> Iterator[scanning.Scan]:
+    """Yields a run as it was at one moment, to be read in batches.
+
+    Raises:
+      UnknownRunError: If there is no run of that name; names the nearest.
+      LedgerError: If the ledger cannot be read.
+    """
+    with self._at(name) as (connection, run_id):
+      yield scanning.Scan(connection, run_id)
+
   def progress(self, name: str) -> following.Progress:
     """Returns how far a run is; cheap, to be asked again and again.
 
@@ -264,11 +276,8 @@ class Ledger:
       UnknownRunError: If there is no run of that name; names the nearest.
       LedgerError: If the ledger cannot be read.
     """
-    with database.reading(self._engine) as connection:
-      run_id = _id_of(connection, name)
-      if run_id is not None:
-        return following.progress(connection, run_id)
-    raise self._unknown(name)
+    with self._at(name) as (connection, run_id):
+      return following.progress(connection, run_id)
 
   def verify(self, name: str, head: Head | str | None = None) -> Head:
     """Checks that a run is as it was written, and returns its head.
@@ -334,19 +343,25 @@ class Ledger:
     return str(chain.run['name'])
 
   def _read(self, name: str) -> rows.RunRows:
+    with self._at(name) as (connection, run_id):
+      return rows.read(connection, run_id)
+
+  @contextlib.contextmanager
+  def _at(self, name: str) -> Iterator[tuple[sa.Connection, int]]:
+    """Yields the ledger as it is at one moment, with the number of a run."""
     with database.reading(self._engine) as connection:
       run_id = _id_of(connection, name)
       if run_id is not None:
-        return rows.read(connection, run_id)
+        yield connection, run_id
+        return
     raise self._unknown(name)
 
   def _unknown(self, name: str) -> errors.UnknownRunError:
     names = self.names()
     listed = ', '.join(map(repr, names)) or 'none yet'
-    near = difflib.get_close_matches(str(name), names, 1)
-    remedy = f' The nearest is {near[0]!r}.' if near else ''
     return errors.UnknownRunError(
-      f'The ledger has no run {name!r}. It has: {listed}.{remedy}'
+      f'The ledger has no run {name!r}. It has: {listed}.'
+      f'{_validate.nearest(name, names)}'
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,10 @@ def over_rounds(
 
 
 def with_table(chart: Chart) -> Plot:
-  """Returns a chart with a table of its lines, those of one x together."""
+  """Returns a chart with a table of its lines, those of one x together.
+
+  Of lines of many points no more are kept than are drawn.
+  """
   first = chart.lines[0]
   alike = [
     line
@@ -79,7 +83,8 @@ def with_table(chart: Chart) -> Plot:
     else ''
   )
   header = [chart.x_name, *(line.name for line in alike)]
-  return Plot(chart, Table(chart.title, header, cells, True, note))
+  drawn = dataclasses.replace(chart, lines=list(map(charts.thin, chart.lines)))
+  return Plot(drawn, Table(chart.title, header, cells, True, note))
 
 
 def mean(values: Floats) -> float:

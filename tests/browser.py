@@ -32,7 +32,7 @@ OPTIONS = (
   '--disable-component-update',
   '--disable-sync',
 )
-MILLISECONDS = 10_000
+MILLISECONDS = 30_000
 PHONE = {'width': 390, 'height': 844}
 
 

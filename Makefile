@@ -12,7 +12,7 @@ READY := $(VENV)/.ready
 # whose docstrings are read and not imported.
 SITE_VENV := $(VENV)-docs
 
-.PHONY: demo install test docs lock clean
+.PHONY: demo install test docs notebooks lock clean
 
 demo: $(READY)
 	$(BIN)/tff-secagg demo
@@ -40,6 +40,10 @@ $(READY): $(LOCK) setup.py pyproject.toml
 docs: $(SITE_VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --quiet --strict \
 	  --config-file .ci/site/mkdocs.yml
+
+# Executes colabs/, and keeps the outputs in it.
+notebooks: $(READY)
+	$(BIN)/python .ci/notebooks.py --write
 
 $(SITE_VENV)/.ready: requirements/docs.txt
 	$(PYTHON) -m venv --clear $(SITE_VENV)

@@ -34,7 +34,7 @@ from dp_accounting import rdp as dp_rdp
 
 from tests.reference import accounting as reference
 from tff_secagg_ext import accounting
-from tff_secagg_ext.accounting import pld, profiles
+from tff_secagg_ext.accounting import caching, pld, profiles
 
 T = TypeVar('T')
 
@@ -81,10 +81,11 @@ def _timed(compute: Callable[[], float], repeats: int) -> tuple[float, float]:
 
 def _forget() -> None:
   """Empties every cache of the accounting package."""
+  caches = (functools._lru_cache_wrapper, caching.Remembering)
   for thing in gc.get_objects():
-    if isinstance(thing, functools._lru_cache_wrapper) and (
-      thing.__module__ or ''
-    ).startswith('tff_secagg_ext.accounting'):
+    if isinstance(thing, caches) and (thing.__module__ or '').startswith(
+      'tff_secagg_ext.accounting'
+    ):
       thing.cache_clear()
 
 

@@ -12,6 +12,7 @@ import argparse
 import pathlib
 import re
 import subprocess
+import tempfile
 
 from tests.report import ledgers
 from tff_secagg_ext import report
@@ -24,10 +25,11 @@ _WIDTHS = {'desktop': 1000, 'dark': 1000, 'phone': 420}
 
 def pages(folder: pathlib.Path) -> list[pathlib.Path]:
   """Writes reports, of both views, and statements; returns their files."""
-  location = f'sqlite:///{folder / "runs.db"}'
-  ledgers.write(location)
   made = []
-  with Ledger.open(location) as ledger:
+  with tempfile.TemporaryDirectory() as place:
+    location = f'sqlite:///{pathlib.Path(place) / "runs.db"}'
+    ledgers.write(location)
+    ledger = Ledger.open(location)
     for name in ledger.names():
       stem = re.sub(r'\W+', '-', name).strip('-')
       for view in ('release', 'server'):
@@ -40,6 +42,7 @@ def pages(folder: pathlib.Path) -> list[pathlib.Path]:
       path = folder / f'{stem}-statement.html'
       path.write_text(report.to_html(report.statement(facts)))
       made.append(path)
+    ledger.close()
   return made
 
 

@@ -49,7 +49,7 @@ MAY_IMPORT = {
   'audit': {'_validate'},
   'cli': EVERYTHING,
   'execution': {*BELOW, 'secagg'},
-  'gate': {'accounting', 'audit', 'ledger', 'secagg'},
+  'gate': {'_validate', 'accounting', 'audit', 'ledger', 'secagg'},
   'ledger': {'_validate', 'accounting'},
   'mechanism': SHARED,
   'metrics': {*BELOW, 'aggregators', 'mechanism'},

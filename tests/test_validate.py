@@ -57,3 +57,13 @@ def test_bools_and_choices():
     _validate.check_choice(1, 'c', ('a', 'b'))
   with pytest.raises(ValueError, match=r"'a' or 'b'\. Found 'z'"):
     _validate.check_choice('z', 'c', ('a', 'b'))
+
+
+def test_the_name_most_like_another_is_the_remedy():
+  known = ['one_run', 'one_shot', "it's"]
+  assert _validate.nearest('one_shoot', known) == " The nearest is 'one_shot'."
+  assert _validate.nearest('its', known) == ' The nearest is "it\'s".'
+  shown = _validate.nearest('one_rum', known, '`{}`'.format)
+  assert shown == ' The nearest is `one_run`.'
+  assert _validate.nearest('gate', known) == ''
+  assert _validate.nearest(7, known) == ''

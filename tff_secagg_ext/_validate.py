@@ -8,7 +8,8 @@ accepted as a number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+import difflib
 import math
 import numbers
 
@@ -94,3 +95,20 @@ def check_choice(value: object, name: str, choices: Sequence[str]) -> str:
   if value not in choices:
     raise ValueError(_message(name, listed, value, ''))
   return value
+
+
+def nearest(
+  name: object, known: Iterable[str], shown: Callable[[str], str] = repr
+) -> str:
+  """Returns a remedy for a name that is not known: the one most like it.
+
+  Args:
+    name: What was given.
+    known: What might have been meant.
+    shown: How the message writes a name.
+
+  Returns:
+    A sentence that begins with a blank; empty if none is like it.
+  """
+  near = difflib.get_close_matches(str(name), known, 1)
+  return f' The nearest is {shown(near[0])}.' if near else ''

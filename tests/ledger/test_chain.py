@@ -180,6 +180,13 @@ def test_the_first_row_that_was_altered_is_named(
     with pytest.raises(ledger_lib.BrokenChainError) as info:
       ledger.verify('mine')
     assert f"run 'mine' is broken: {expected}" in str(info.value)
+    with (
+      ledger.scan('mine') as scan,
+      pytest.raises(
+        ledger_lib.BrokenChainError, match=re.escape(str(info.value))
+      ),
+    ):
+      scan.read(lambda row, record: None)
     assert 'Restore the ledger from a copy that verifies' in str(info.value)
 
 

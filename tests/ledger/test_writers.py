@@ -16,7 +16,8 @@ from tests.ledger import test_ledger as shared
 from tff_secagg_ext import ledger as ledger_lib
 from tff_secagg_ext.ledger.ledger import Ledger
 
-_ELSEWHERE = textwrap.dedent("""
+# A process that says it is of another host, and reserves a round.
+ELSEWHERE = textwrap.dedent("""
   import socket, sys
   socket.gethostname = lambda: 'elsewhere'
   from tests.ledger import test_ledger as t
@@ -45,7 +46,7 @@ def test_a_writer_of_another_host_is_named_until_it_is_gone(
 ) -> None:
   location = new_location(kind)
   process = subprocess.Popen(
-    [sys.executable, '-c', _ELSEWHERE, location],
+    [sys.executable, '-c', ELSEWHERE, location],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,

@@ -19,6 +19,7 @@ from tff_secagg_ext.ledger import (
   UnknownRunError,
   record_external,
 )
+from tff_secagg_ext.report import hazards
 
 # Fixtures, which pytest finds by their names.
 __all__ = ['new_location', 'postgresql']
@@ -249,6 +250,39 @@ def test_what_ran_elsewhere_is_told_as_such(tmp_path: object) -> None:
   assert 'Raw data stay with the clients' not in statement
   assert 'Nobody. All that leaves' not in statement
   assert 'is read off the compiled' not in statement
+  # What this package would have done is not said of others.
+  for phrase in ('integer vector', 'everybody is taken to be', 'whoever adds'):
+    assert phrase not in statement
+  assert 'coordinator’s alone: it tells the size' not in text
+  assert 'It ran elsewhere: nothing of this is on record.' in text
+  answers = {
+    hazard.name: hazard.answer
+    for hazard in hazards.hazards(facts, report.forecast(facts))
+  }
+  assert answers['contributions of unbounded influence'] == hazards.DECIDE
+  assert answers['an attack that finds more than is claimed'] == hazards.DECIDE
+
+
+def test_noise_of_the_server_is_not_said_to_be_the_clients(
+  tmp_path: object,
+) -> None:
+  """As a factory of TFF that noises centrally is recorded."""
+  event = accounting.CentralGaussianEvent(1.0, 10.0, 'sum of clipped updates')
+  charge = accounting.Round((event,), accounting.PoissonSampling(0.01))
+  settings = {'aggregator': {'tff': 'central', 'noise_multiplier': 10.0}}
+  with Ledger.open(f'sqlite:///{tmp_path}/runs.db') as ledger:
+    run = ledger.open_run('central', settings, delta=1e-5)
+    run.commit(run.reserve(charge), charge, {})
+    facts = report.read(ledger, 'central')
+  page = report.to_markdown(report.report(facts))
+  statement = report.to_markdown(report.statement(facts))
+  for text in (page, statement):
+    assert 'share of noise' not in text
+    assert 'without any noise' in text
+    assert 'ε towards the coordinator is infinite, because of' in text
+    assert 'ε is infinite, because of' not in text
+    assert 'Gaussian, added by the server (TensorFlow Federated)' in text
+  assert 'L2 norm of what a client sends' in statement
 
 
 def test_sums_in_the_clear_protect_from_nobody_who_adds(

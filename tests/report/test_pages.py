@@ -255,10 +255,39 @@ def test_hazards_are_answered_from_evidence(ledger: Ledger) -> None:
   assert (good[less], lost[less]) == (hazards.AVOIDED, hazards.PRESENT)
 
 
+def test_dropouts_change_no_infinite_epsilon(ledger: Ledger) -> None:
+  facts = report.read(ledger, ledgers.EXACT_METRICS.name)
+  text = report.to_markdown(report.report(facts))
+  assert 'ε is infinite with or without dropouts' in text
+  assert '∞ rather than' not in text
+
+
+@pytest.mark.parametrize(
+  ('recipe', 'told'),
+  [
+    (ledgers.GOOD, 'ε would be the same.'),
+    (ledgers.DROPOUTS, 'ε would be 1.539 rather than 1.287 towards whoever'),
+  ],
+)
+def test_what_dropouts_would_cost_is_told(
+  ledger: Ledger, recipe: ledgers.Recipe, told: str
+) -> None:
+  facts = report.read(ledger, recipe.name)
+  assert told in report.to_markdown(report.report(facts))
+
+
+def test_a_caption_that_repeats_its_summary_is_unseen(ledger: Ledger) -> None:
+  page = report.to_html(report.report(report.read(ledger, ledgers.GOOD.name)))
+  assert '<caption class="unseen">Versions</caption>' in page
+  assert '<caption>Who sees what</caption>' in page
+
+
 def test_paper_has_explanations_open(ledger: Ledger) -> None:
   page = report.report(report.read(ledger, ledgers.GOOD.name))
   assert 'class="why" open' not in report.to_html(page)
-  assert 'class="why" open' in report.to_html(page, for_paper=True)
+  for_paper = report.to_html(page, for_paper=True)
+  assert 'class="why" open' in for_paper
+  assert 'class="data" open><summary>Versions' in for_paper
 
 
 @settings(max_examples=30, deadline=None)

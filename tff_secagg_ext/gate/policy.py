@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
-import difflib
 import hashlib
 from importlib import resources
 import math
 import sys
 from typing import Any
+
+from tff_secagg_ext import _validate
 
 if sys.version_info >= (3, 11):
   import tomllib
@@ -234,11 +235,9 @@ def _refuse_unknown(
 ) -> None:
   for name in given:
     if name not in known:
-      near = difflib.get_close_matches(name, known, 1)
-      nearest = f' The nearest is `{near[0]}`.' if near else ''
       raise PolicyError(
         f'{where} must have no {what} but {", ".join(known)}. Found `{name}`.'
-        f'{nearest}'
+        f'{_validate.nearest(name, known, "`{}`".format)}'
       )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import difflib
 import json
 import math
 import numbers
 from typing import Any, TypeAlias
 
+from tff_secagg_ext import _validate
 from tff_secagg_ext.ledger import chain as chain_lib
 from tff_secagg_ext.ledger import records, rows, writers
 
@@ -69,11 +69,9 @@ def check_kind(kind: object) -> str:
   if not isinstance(kind, str):
     raise TypeError(f'`kind` must be a string. Found {kind!r}.')
   if kind not in KINDS:
-    near = difflib.get_close_matches(kind, KINDS, 1)
-    remedy = f' The nearest is {near[0]!r}.' if near else ''
     raise ValueError(
       f'`kind` must be one of {", ".join(map(repr, KINDS))}. Found'
-      f' {kind!r}.{remedy}'
+      f' {kind!r}.{_validate.nearest(kind, KINDS)}'
     )
   return kind
 

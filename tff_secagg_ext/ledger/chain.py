@@ -42,6 +42,32 @@ HIDDEN = {
 Record: TypeAlias = Mapping[str, Any]
 
 
+@dataclasses.dataclass
+class Links:
+  """Records that follow one another, taken one at a time.
+
+  Attributes:
+    end: What the next record names as `previous`.
+    count: How many were taken.
+  """
+
+  end: str
+  count: int = 0
+
+  def take(self, record: Record, was_written: bool = False) -> bool:
+    """Takes the next record; returns whether it is as it was written.
+
+    Args:
+      record: What follows.
+      was_written: Whether it is known to have the hash of what it says.
+    """
+    fits = record['number'] == self.count + 1 and record['previous'] == self.end
+    if not fits or not (was_written or _was_written(record)):
+      return False
+    self.end, self.count = str(record['hash']), self.count + 1
+    return True
+
+
 @dataclasses.dataclass(frozen=True)
 class Head:
   """The state of a chain in one line, to be kept where nobody alters it.
@@ -67,6 +93,20 @@ class Head:
   def __str__(self) -> str:
     audits = f'{self.audits}.' if self.audits else ''
     return f'{self.sessions}.{self.entries}.{audits}{self.digest}'
+
+  @classmethod
+  def of(cls, sessions: Links, entries: Links, audits: Links) -> Head:
+    """Returns the head of a run whose three chains have come so far."""
+    tips = {
+      'what': 'head',
+      'sessions': sessions.count,
+      'entries': entries.count,
+      'session': sessions.end,
+      'entry': entries.end,
+    }
+    if audits.count:
+      tips |= {'audits': audits.count, 'audit': audits.end}
+    return cls(sessions.count, entries.count, _sha256(tips), audits.count)
 
   @classmethod
   def parse(cls, text: str) -> Head:
@@ -122,11 +162,10 @@ class Chain:
 
   def _head(self, sessions: int, entries: int, audits: int) -> Head:
     """Returns the head of so many records of the chain."""
-    return _head_of(
-      (sessions, entries, audits),
-      self.end(self.sessions[:sessions]),
-      self.end(self.entries[:entries]),
-      self.end(self.audits[:audits]),
+    return Head.of(
+      Links(self.end(self.sessions[:sessions]), sessions),
+      Links(self.end(self.entries[:entries]), entries),
+      Links(self.end(self.audits[:audits]), audits),
     )
 
   def check_since(self, head: Head) -> Head | None:
@@ -145,7 +184,7 @@ class Chain:
       _at(part, number, self.start)
       for part, number in zip(parts, head.counts, strict=True)
     ]
-    if _head_of(head.counts, *ends) != head:
+    if Head.of(*map(Links, ends, head.counts)) != head:
       return None
     known = {record['hash'] for record in self.sessions}
     numbered = {record['number']: record['hash'] for record in self.entries}
@@ -165,7 +204,7 @@ class Chain:
       part[-1]['number'] if part else number
       for part, number in zip(parts, head.counts, strict=True)
     ]
-    return _head_of((newest[0], newest[1], newest[2]), *map(self.end, parts))
+    return Head.of(*map(Links, map(self.end, parts), newest))
 
   def fault(self, kept: Head | None = None) -> str | None:
     """Returns what was done to the first record that is not as written.
@@ -252,12 +291,12 @@ def redacted(record: Record) -> dict[str, Any]:
   hidden = HIDDEN[record['what']]
   return {
     **{k: v for k, v in record.items() if k not in hidden},
-    **_public(record),
+    **public(record),
     'hidden': _sha256({name: record[name] for name in hidden}),
   }
 
 
-def _public(record: Record) -> dict[str, Any]:
+def public(record: Record) -> dict[str, Any]:
   """Returns what may be seen of the fields that hide something."""
   if record['what'] == 'entry':
     protocol = record['protocol']
@@ -283,23 +322,6 @@ def hash_of(record: Record) -> str:
   bound = redacted(record)
   bound.pop('hash', None)
   return _sha256(bound)
-
-
-def _head_of(
-  counts: tuple[int, int, int], session: str, entry: str, audit: str
-) -> Head:
-  """Returns the head of so many records, of which these hashes are the last."""
-  sessions, entries, audits = counts
-  tips: dict[str, Any] = {
-    'what': 'head',
-    'sessions': sessions,
-    'entries': entries,
-    'session': session,
-    'entry': entry,
-  }
-  if audits:
-    tips |= {'audits': audits, 'audit': audit}
-  return Head(sessions, entries, _sha256(tips), audits)
 
 
 def _at(records_: Sequence[Record], number: int, start: str) -> str:
@@ -328,12 +350,10 @@ def _sha256(value: Mapping[str, Any]) -> str:
 def _first_fault(
   what: str, start: str, chained: Sequence[Record]
 ) -> str | None:
-  previous = start
+  links = Links(start)
   for place, record in enumerate(chained, 1):
-    fits = record['number'] == place and record['previous'] == previous
-    if not fits or not _was_written(record):
+    if not links.take(record):
       return _diagnose(what, chained, place)
-    previous = record['hash']
   return None
 
 

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
-import difflib
 import os
 from typing import Any
 import weakref
@@ -24,6 +24,7 @@ from tff_secagg_ext.ledger import (
   reader,
   records,
   rows,
+  scanning,
   schema,
   view,
 )
@@ -267,6 +268,17 @@ class Ledger:
     """
     return self._read(name)
 
+  @contextlib.contextmanager
+  def scan(self, name: str) -> Iterator[scanning.Scan]:
+    """Yields a run as it was at one moment, to be read in batches.
+
+    Raises:
+      UnknownRunError: If there is no run of that name; names the nearest.
+      LedgerError: If the ledger cannot be read.
+    """
+    with self._at(name) as (connection, run_id):
+      yield scanning.Scan(connection, run_id)
+
   def progress(self, name: str) -> following.Progress:
     """Returns how far a run is; cheap, to be asked again and again.
 
@@ -274,11 +286,8 @@ class Ledger:
       UnknownRunError: If there is no run of that name; names the nearest.
       LedgerError: If the ledger cannot be read.
     """
-    with database.reading(self._engine) as connection:
-      run_id = _id_of(connection, name)
-      if run_id is not None:
-        return following.progress(connection, run_id)
-    raise self._unknown(name)
+    with self._at(name) as (connection, run_id):
+      return following.progress(connection, run_id)
 
   def standings(self) -> tuple[following.Standing, ...]:
     """Returns all runs, oldest first, in one query; see `Standing`.
@@ -344,39 +353,30 @@ class Ledger:
       BrokenChainError: If the lines are not as they were written.
       LedgerWriteError: If it could not be written.
     """
-    loaded = exchange.load(lines)
-    chain = loaded.importable()
-    try:
-      with self._engine.begin() as connection:
-        database.alone(connection)
-        exchange.insert(connection, chain)
-    except sa.exc.IntegrityError as error:
-      raise errors.ExportError(
-        f'The ledger refuses the rows of run {chain.run["name"]!r}'
-        f' ({str(error.orig).strip()}). Export it anew.'
-      ) from error
-    except sa.exc.DBAPIError as error:
-      raise errors.LedgerWriteError(
-        f'Run {chain.run["name"]!r} could not be imported'
-        f' ({str(error.orig).strip()}). Check that the ledger can be written'
-        ' and that the disk has room.'
-      ) from error
+    chain = exchange.load(lines).importable()
+    exchange.add(self._engine, chain)
     return str(chain.run['name'])
 
   def _read(self, name: str) -> rows.RunRows:
+    with self._at(name) as (connection, run_id):
+      return rows.read(connection, run_id)
+
+  @contextlib.contextmanager
+  def _at(self, name: str) -> Iterator[tuple[sa.Connection, int]]:
+    """Yields the ledger as it is at one moment, with the number of a run."""
     with database.reading(self._engine) as connection:
       run_id = _id_of(connection, name)
       if run_id is not None:
-        return rows.read(connection, run_id)
+        yield connection, run_id
+        return
     raise self._unknown(name)
 
   def _unknown(self, name: str) -> errors.UnknownRunError:
     names = self.names()
     listed = ', '.join(map(repr, names)) or 'none yet'
-    near = difflib.get_close_matches(str(name), names, 1)
-    remedy = f' The nearest is {near[0]!r}.' if near else ''
     return errors.UnknownRunError(
-      f'The ledger has no run {name!r}. It has: {listed}.{remedy}'
+      f'The ledger has no run {name!r}. It has: {listed}.'
+      f'{_validate.nearest(name, names)}'
     )
 
 

@@ -19,6 +19,10 @@ from typing import Any
 
 from tff_secagg_ext.accounting import Epsilon, Round, Waiver
 
+_CANONICAL = json.JSONEncoder(
+  sort_keys=True, separators=(',', ':'), allow_nan=False
+)
+
 Scalar = bool | int | float | str | None
 # JSON values by name: how the vectors of an attempt were summed.
 Protocol = Mapping[str, Any]
@@ -98,9 +102,7 @@ def now() -> str:
 
 def to_text(value: object) -> str:
   """Returns `value` as canonical JSON; refuses what JSON cannot hold."""
-  return json.dumps(
-    value, sort_keys=True, separators=(',', ':'), allow_nan=False
-  )
+  return _CANONICAL.encode(value)
 
 
 def measured(measurements: Mapping[str, object]) -> Mapping[str, Scalar]:

@@ -27,10 +27,11 @@ from tff_secagg_ext.ledger.records import Attempt, Entry
 Row = Mapping[str, Any]
 
 # Columns that hold JSON.
+ENTRY_JSON = ('charge', 'measurements', 'reasons', 'protocol')
 _JSON = {
   'run': ('settings', 'inherited'),
   'session': ('versions',),
-  'entry': ('charge', 'measurements', 'reasons', 'protocol'),
+  'entry': ENTRY_JSON,
   'audit': ('figures', 'versions'),
 }
 # Columns that mean something in their database alone, and those of a number.
@@ -73,25 +74,38 @@ class RunRows:
 
 def read(connection: sa.Connection, run_id: int) -> RunRows:
   """Returns all rows of the run with that number."""
-  runs, sessions, entries = schema.runs, schema.sessions, schema.entries
-  audits = schema.audits
+  found = read_without_entries(connection, run_id)
+  rows = connection.execute(entries_of(run_id)).mappings()
+  return dataclasses.replace(found, entries=[dict(row) for row in rows])
+
+
+def read_without_entries(connection: sa.Connection, run_id: int) -> RunRows:
+  """Returns the rows of a run but for its entries, of which there are many."""
+  runs, sessions, audits = schema.runs, schema.sessions, schema.audits
   queries = (
     sa.select(runs).where(runs.c.id == run_id),
     sa.select(sessions)
     .where(sessions.c.run_id == run_id)
     .order_by(sessions.c.id),
-    sa.select(entries)
-    .where(entries.c.run_id == run_id)
-    .order_by(entries.c.sequence),
     sa.select(audits)
     .where(audits.c.run_id == run_id)
     .order_by(audits.c.number),
   )
-  (run,), found_sessions, found_entries, found_audits = (
+  (run,), found_sessions, found_audits = (
     [dict(row) for row in connection.execute(query).mappings()]
     for query in queries
   )
-  return RunRows(run, found_sessions, found_entries, found_audits)
+  return RunRows(run, found_sessions, (), found_audits)
+
+
+def entries_of(run_id: int) -> sa.Select[Any]:
+  """Returns the query for the entries of a run, by sequence."""
+  entries = schema.entries
+  return (
+    sa.select(entries)
+    .where(entries.c.run_id == run_id)
+    .order_by(entries.c.sequence)
+  )
 
 
 def run_record(row: Row) -> dict[str, Any]:
@@ -196,7 +210,7 @@ def to_entry(row: Row) -> Entry:
     session=row['session_id'],
     attempt=Attempt(row['round'], row['attempt']),
     kind=row['kind'],
-    charge=_charge(row['charge']),
+    charge=to_charge(row['charge']),
     measurements=records.measured(json.loads(row['measurements'])),
     note=row['note'],
     release=_epsilon(row['release_epsilon'], reasons['release'], waivers),
@@ -213,7 +227,13 @@ def _epsilon(
 
 
 @functools.lru_cache(maxsize=1024)
-def _charge(text: str) -> Round:
+def to_charge(text: str) -> Round:
+  """Returns the text of a charge as a value.
+
+  Raises:
+    TypeError: If it is of another event.
+    ValueError: If it is of none.
+  """
   charge = from_json(text)
   if not isinstance(charge, Round):
     raise TypeError(f'A charge must be a Round. Found {charge!r}.')

@@ -31,6 +31,7 @@ from tff_secagg_ext.program.release_manager import (
   MlflowReleaseManager,
   PrivacyReleaseManager,
   privacy_figures,
+  privacy_tags,
 )
 from tff_secagg_ext.program.tff_recorder import recorded
 from tff_secagg_ext.program.withheld import WithheldError
@@ -60,6 +61,7 @@ __all__ = [
   'Waiver',
   'WithheldError',
   'privacy_figures',
+  'privacy_tags',
   'recorded',
   'train',
   'warn_of_noise',

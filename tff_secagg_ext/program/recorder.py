@@ -237,13 +237,18 @@ class PrivacyRecorder(tff.learning.templates.LearningProcess):
       ValueError: If there is no round to draw.
       ImportError: If matplotlib is not installed; names the extra.
     """
-    return report.draw(self._facts(server_view))
+    return report.draw(self.facts(server_view))
 
   def _repr_html_(self) -> str:
     """Returns what notebooks show: the verdict and epsilon, release view."""
-    return report.card(self._facts())
+    return report.card(self.facts())
 
-  def _facts(self, server_view: bool = False) -> report.RunFacts:
+  def facts(self, server_view: bool = False) -> report.RunFacts:
+    """Returns what reports tell of the run, as it is now.
+
+    Args:
+      server_view: Whether to tell what is the coordinator's alone.
+    """
     return report.read(self._ledger, self._account.run.name, server_view)
 
   @contextlib.contextmanager

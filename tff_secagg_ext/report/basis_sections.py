@@ -56,11 +56,18 @@ def _claims(facts: RunFacts) -> Iterator[Figure]:
   )
   yield Figure(
     'how cohorts are chosen',
-    words.sampling(facts.sampling),
+    sampling(facts),
     'Not knowing who took part protects: amplification by sampling. It is a'
     ' claim'
     ' about the run, never inferred.',
   )
+
+
+def sampling(facts: RunFacts) -> str:
+  """Returns what is claimed of the cohorts."""
+  if facts.external:
+    return 'said in the events that were told from elsewhere'
+  return words.sampling(facts.sampling)
 
 
 def _means(facts: RunFacts) -> Iterator[Figure]:
@@ -111,11 +118,20 @@ def mechanism(facts: RunFacts) -> str:
     'distributed_skellam': 'Skellam, added by the clients',
   }.get(str(aggregator.get('mechanism')))
   if name is None:
-    return words.shown(aggregator.get('tff', 'not on record'))
+    return _mechanism_of_tff(aggregator.get('tff'))
   bits = aggregator.get('bits')
   dimension = facts.settings.get('dimension')
   size = words.figure(dimension) if dimension else 'unknown'
   return f'{name}; {bits} bits, {size} coordinates'
+
+
+def _mechanism_of_tff(kind: object) -> str:
+  """Returns what a factory of TensorFlow Federated adds."""
+  if kind is None:
+    return 'not on record'
+  if kind == 'central':
+    return 'Gaussian, added by the server (TensorFlow Federated)'
+  return f'{words.shown(kind)} (TensorFlow Federated)'
 
 
 def _versions(facts: RunFacts) -> Iterator[Block]:

@@ -109,7 +109,7 @@ def thinned(y: Floats, buckets: int = BUCKETS) -> Integers:
     buckets: At least 1.
   """
   count = len(y)
-  if count <= 2 * buckets:
+  if count <= 2 * buckets + 2:
     return np.arange(count)
   edges = np.linspace(0, count, buckets + 1).astype(np.int64)
   kept = {0, count - 1}
@@ -122,6 +122,12 @@ def thinned(y: Floats, buckets: int = BUCKETS) -> Integers:
     else:
       kept.add(int(start))
   return np.array(sorted(kept), np.int64)
+
+
+def thin(line: Line) -> Line:
+  """Returns a line of the points that are drawn of it."""
+  kept = thinned(line.y)
+  return dataclasses.replace(line, x=line.x[kept], y=line.y[kept])
 
 
 def ticks(low: float, high: float, count: int = _TICKS) -> list[float]:
@@ -230,10 +236,9 @@ def _grid(chart: Chart, axes: _Axes) -> list[str]:
 
 
 def _path(line: Line, axes: _Axes) -> str:
-  kept = thinned(line.y)
-  values = line.y[kept]
-  xs, ys = axes.x(line.x[kept]), axes.y(values)
-  finite = np.isfinite(values)
+  line = thin(line)
+  xs, ys = axes.x(line.x), axes.y(line.y)
+  finite = np.isfinite(line.y)
   drawn: list[str] = []
   before = None
   for x, y, there in zip(xs, ys, finite, strict=True):

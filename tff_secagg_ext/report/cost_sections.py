@@ -30,6 +30,7 @@ ANCHORS = (
   ('published, 2¹⁰ clients, 2²⁰ coordinates', 1.73),
   ('published, 2¹⁴ clients, 2²⁴ coordinates', 1.98),
 )
+ELSEWHERE = Text('It ran elsewhere: nothing of this is on record.', 'note')
 _HIDDEN = Text(
   'How many clients took part, what sessions cost and how long they took is the'
   ' coordinator’s alone: it tells the size of cohorts, on whose secrecy'
@@ -67,7 +68,7 @@ def clients(facts: RunFacts, what_if: WhatIf | None) -> Section:
   if drops is not None:
     blocks.append(drops)
   if facts.view == 'release':
-    blocks.append(_HIDDEN)
+    blocks.append(_unknown(facts))
   if facts.notes:
     rows = [[words.shown(n), words.figure(c)] for n, c in facts.notes.items()]
     blocks.append(Table('Why attempts were lost', ('why', 'attempts'), rows))
@@ -108,15 +109,9 @@ def _what_if(facts: RunFacts, found: WhatIf | None) -> Iterator[Block]:
       ' amplification if later.'
     )
     return
-  yield Text(
-    f'Then {left}, at least the {found.minimum} that a sum needs. Had it been'
-    ' so'
-    f' in all {words.plural(found.rounds, "attempt")}, ε would be'
-    f' {words.figure(found.release)} rather than'
-    f' {words.figure(facts.release.value)} towards whoever sees the models, and'
-    f' {words.figure(found.server)} rather than'
-    f' {words.figure(facts.server.value)} towards the coordinator.'
-  )
+  yield _dropped(facts, found, left)
+  if math.isinf(facts.release.value):
+    return
   if facts.mapping('aggregator').get('cohorts') == 'poisson':
     yield Text(
       'Cohorts of secret size are charged for the fewest clients from the'
@@ -132,6 +127,25 @@ def _what_if(facts: RunFacts, found: WhatIf | None) -> Iterator[Block]:
       ' aborted.',
       'note',
     )
+
+
+def _dropped(facts: RunFacts, found: WhatIf, left: str) -> Text:
+  """Returns what epsilon would be with enough clients left for a sum."""
+  told = f'Then {left}, at least the {found.minimum} that a sum needs.'
+  if math.isinf(facts.release.value):
+    return Text(f'{told} ε is infinite with or without dropouts.')
+  told += f' Had it been so in all {words.plural(found.rounds, "attempt")}, ε'
+  views = [
+    f'{words.figure(then)} rather than {words.figure(now)} towards {whom}'
+    for then, now, whom in (
+      (found.release, facts.release.value, 'whoever sees the models'),
+      (found.server, facts.server.value, 'the coordinator'),
+    )
+    if words.figure(then) != words.figure(now)
+  ]
+  if not views:
+    return Text(f'{told} would be the same.')
+  return Text(f'{told} would be {", and ".join(views)}.')
 
 
 def communication(facts: RunFacts) -> Section:
@@ -155,7 +169,7 @@ def communication(facts: RunFacts) -> Section:
   blocks = [
     Table(
       'Bytes of one client in one round, mean',
-      ('', 'bytes', 'times those in the clear'),
+      ('how vectors are summed', 'bytes', 'times those in the clear'),
       rows,
       note='Published: Bonawitz et al. 2017. Short vectors expand more, as keys'
       ' and shares do not shrink with them.',
@@ -201,6 +215,8 @@ def seconds(facts: RunFacts) -> Section:
 
 
 def _unknown(facts: RunFacts) -> Text:
+  if facts.external:
+    return ELSEWHERE
   if facts.view == 'release':
     return _HIDDEN
   return Text('No session of a protocol is on record.', 'note')

@@ -73,7 +73,9 @@ def threats(facts: RunFacts) -> Table:
     (
       'a client of the same round',
       'the model, and who took part',
-      'noise of the others',
+      'noise of the others'
+      if facts.clients_add_noise
+      else 'noise of the server',
       server,
     ),
     _cheating(threat, server),
@@ -130,11 +132,13 @@ def _unnoised(facts: RunFacts) -> Iterator[Block]:
     yield Text(_NOBODY if len(facts.series) else _NOTHING)
   stated = facts.settings.get('secure_sums')
   if len(facts.series) and not words.is_secret(stated):
-    yield Text(
+    seen = (
       'Before the noise of all is summed, whoever adds the vectors sees each of'
-      f' them with its own share of noise alone: {words.sums(stated)}.',
-      'red',
+      ' them with its own share of noise alone'
+      if facts.clients_add_noise
+      else 'Whoever adds the vectors sees each of them without any noise'
     )
+    yield Text(f'{seen}: {words.sums(stated)}.', 'red')
 
 
 def elsewhere(facts: RunFacts) -> tuple[str, ...]:
@@ -153,18 +157,28 @@ def elsewhere(facts: RunFacts) -> tuple[str, ...]:
 def _seen(facts: RunFacts) -> dict[str, list[str]]:
   """Returns what is not noised, by who saw it; nothing else is in it."""
   everybody, server = exact_releases(facts)
-  reasons = dict.fromkeys((*facts.release.reasons, *facts.server.reasons))
   found = {
     'Whoever sees what was released, without an account:': list(everybody),
     'The coordinator alone:': list(server),
     'Waived: left out of ε, and answered for by name:': [
       f'{w.name}, by {w.by}: {w.why}' for w in facts.waivers
     ],
-    'ε is infinite besides, because of:': [
-      reason for reason in reasons if reason not in (*everybody, *server)
-    ],
+    **{
+      who: [reason for reason in why if reason not in (*everybody, *server)]
+      for who, why in infinite(facts).items()
+    },
   }
   return {who: what for who, what in found.items() if what}
+
+
+def infinite(facts: RunFacts) -> dict[str, list[str]]:
+  """Returns why no epsilon is finite, towards everybody and the coordinator."""
+  release = list(facts.release.reasons)
+  server = [reason for reason in facts.server.reasons if reason not in release]
+  return {
+    'ε is infinite, because of:': release,
+    'ε towards the coordinator is infinite, because of:': server,
+  }
 
 
 _NOBODY = (

@@ -226,6 +226,15 @@ class RunFacts:
     return 'mechanism' in aggregator and 'tff' not in aggregator
 
   @property
+  def clients_add_noise(self) -> bool:
+    """Whether what leaves a client has a share of the noise in it."""
+    return any(
+      isinstance(event, accounting.NoisedSumEvent)
+      for charge, _ in self.charges
+      for event in charge.events
+    )
+
+  @property
   def external(self) -> Sequence[Mapping[str, Any]]:
     """What ran elsewhere, by source; none of a run that was recorded here."""
     found = self.settings.get('external')

@@ -26,7 +26,7 @@ _POINTS, _FEW_POINTS, _DEAR = 5, 2, 32
 DROPPED = 0.4
 # So many times the attempts of a run are looked for at most, and at least so
 # many rounds.
-_TIMES, _FEWEST = 2, 1000
+_TIMES, _FEWEST = 1, 1000
 # Distinct charges that are composed anew: each takes milliseconds, and there is
 # no more to be seen than what the ledger says already.
 MOST_DISTINCT = 400

@@ -13,7 +13,8 @@ import numpy as np
 from tff_secagg_ext import accounting
 from tff_secagg_ext.ledger import Growth
 from tff_secagg_ext.report import reading
-from tff_secagg_ext.report.facts import Floats, RunFacts, Series
+from tff_secagg_ext.report.collecting import Collector, together
+from tff_secagg_ext.report.facts import Charges, Floats, RunFacts, Series
 
 
 def grown(facts: RunFacts, growth: Growth) -> RunFacts:
@@ -27,32 +28,36 @@ def grown(facts: RunFacts, growth: Growth) -> RunFacts:
     facts: Of the run, without a fault, and without transcripts.
     growth: What came after `facts.head`.
   """
-  entries = reading.newest_of_attempts(growth.rows)
+  server_view = facts.view == 'server'
+  collector = Collector(server_view)
+  for row, record in zip(
+    growth.rows.entries, growth.rows.chain.entries, strict=True
+  ):
+    collector.take(row, record)
+  new = collector.series()
   opened = np.flatnonzero(facts.series.status == 'reserved').tolist()
   known = {
     (int(facts.series.round[n]), int(facts.series.attempt[n])): n
     for n in opened
   }
   end, places = len(facts.series), []
-  for entry in entries:
-    place = known.get((entry.attempt.round, entry.attempt.attempt))
+  for attempt in zip(new.round.tolist(), new.attempt.tolist(), strict=True):
+    place = known.get(attempt)
     places.append(end if place is None else place)
     end += place is None
-  server_view = facts.view == 'server'
-  newest = max(entries, key=lambda e: e.sequence, default=None)
-  notes = collections.Counter(e.note for e in entries if e.note)
-  new = reading.to_series(entries, facts.settings, server_view)
+  epsilons = facts.release, facts.server
+  release, server = collector.epsilons if collector.entries else epsilons
   return dataclasses.replace(
     facts,
     head=str(growth.head),
     versions=[*facts.versions, *reading.versions(growth.rows)],
     entries=growth.head.entries,
     series=_placed(facts.series, new, places, end),
-    charges=_charged(facts, [e.charge for e in entries], places),
-    plan=reading.plan(growth.rows) or facts.plan,
-    release=facts.release if newest is None else newest.release,
-    server=facts.server if newest is None else newest.server,
-    notes=collections.Counter(facts.notes) + notes,
+    charges=_charged(facts, collector.charges(), places),
+    plan=collector.plan or facts.plan,
+    release=release,
+    server=server,
+    notes=collections.Counter(facts.notes) + collector.notes,
     audits=[
       *facts.audits,
       *(reading.audit(row, server_view) for row in growth.rows.audits),
@@ -69,8 +74,14 @@ def sharing(facts: RunFacts, others: Sequence[RunFacts]) -> RunFacts:
   """
   if facts.budget is None or facts.budget.population is None:
     return facts
+  at_most = facts.budget.budget.at_most
   charged = {
-    other.name: zip(_flat(other), other.series.status.tolist(), strict=True)
+    other.name: together(
+      ((at_most(charge) if status == 'reserved' else charge, 1),)
+      for charge, status in zip(
+        _flat(other.charges), other.series.status.tolist(), strict=True
+      )
+    )
     for other in others
   }
   return dataclasses.replace(
@@ -78,17 +89,17 @@ def sharing(facts: RunFacts, others: Sequence[RunFacts]) -> RunFacts:
   )
 
 
-def _flat(facts: RunFacts) -> list[accounting.Round]:
-  return [charge for charge, count in facts.charges for _ in range(count)]
+def _flat(charges: Charges) -> list[accounting.Round]:
+  return [charge for charge, count in charges for _ in range(count)]
 
 
 def _charged(
-  facts: RunFacts, charges: Sequence[accounting.Round], places: Sequence[int]
-) -> tuple[tuple[accounting.Round, int], ...]:
-  whole = _flat(facts)
-  for charge, place in zip(charges, places, strict=True):
+  facts: RunFacts, charges: Charges, places: Sequence[int]
+) -> Charges:
+  whole = _flat(facts.charges)
+  for charge, place in zip(_flat(charges), places, strict=True):
     whole[place : place + 1] = [charge]
-  return reading.grouped(iter(whole))
+  return together(((charge, 1),) for charge in whole)
 
 
 def _placed(

@@ -12,12 +12,14 @@ import dataclasses
 import math
 
 from tff_secagg_ext import accounting
+from tff_secagg_ext.report import basis_sections as basis
 from tff_secagg_ext.report import exposure_sections as exposure
 from tff_secagg_ext.report import plots, verdicts, words
 from tff_secagg_ext.report.document import Block, Section, Table
 from tff_secagg_ext.report.facts import RunFacts
 from tff_secagg_ext.report.forecasting import Forecast
 
+_ELSEWHERE = 'it ran elsewhere: others vouch for it'
 AVOIDED, PRESENT, DECIDE = 'avoided', 'PRESENT', 'for the reviewer'
 
 
@@ -90,10 +92,11 @@ def _of_parameters(facts: RunFacts, ahead: Forecast) -> Iterator[Hazard]:
     else 'fixed before the first round: ε'
     f' {words.figure(facts.budget.budget.epsilon)}',
   )
+  none = isinstance(facts.sampling, accounting.NoSampling)
   yield Hazard(
     'amplification by sampling that the sampling does not support',
-    AVOIDED if isinstance(facts.sampling, accounting.NoSampling) else DECIDE,
-    f'the claim is: {words.sampling(facts.sampling)}',
+    AVOIDED if none and not facts.external else DECIDE,
+    f'the claim is: {basis.sampling(facts)}',
   )
 
 
@@ -115,7 +118,7 @@ def _of_releases(facts: RunFacts) -> Iterator[Hazard]:
     else _answer(not seen and math.isfinite(facts.release.value)),
     words.listed(seen or facts.release.reasons)
     or (
-      'it ran elsewhere: others vouch for it'
+      _ELSEWHERE
       if facts.external
       else 'what leaves the clients is read off the compiled process'
     ),
@@ -125,17 +128,30 @@ def _of_releases(facts: RunFacts) -> Iterator[Hazard]:
     _answer(not facts.waivers),
     words.listed(f'{w.name}, by {w.by}' for w in facts.waivers) or 'no waiver',
   )
+  yield from _of_sums(facts)
+
+
+def _of_sums(facts: RunFacts) -> Iterator[Hazard]:
+  unbounded = 'contributions of unbounded influence'
+  dropouts = 'dropouts that leave less noise than planned'
+  if facts.external:
+    yield Hazard(unbounded, DECIDE, _ELSEWHERE)
+    yield Hazard(dropouts, DECIDE, _ELSEWHERE)
+    return
+  bounded = _is_bounded(facts)
   yield Hazard(
-    'contributions of unbounded influence',
-    _answer(_is_bounded(facts)),
-    'each charge has a norm bound of one client’s vector',
+    unbounded,
+    _answer(bounded),
+    'each charge has a norm bound of one client’s vector'
+    if bounded
+    else 'not every charge has a norm bound of one client’s vector',
   )
   dropped = facts.series.server_noise
   planned = facts.planned_noise
   least = plots.least(dropped)
   short = planned is not None and least < planned * (1 - 1e-6)
   yield Hazard(
-    'dropouts that leave less noise than planned',
+    dropouts,
     _answer(not short),
     f'planned {words.figure(planned)}, least {words.figure(least)} towards the'
     ' coordinator; ε counts what was there',
@@ -196,7 +212,7 @@ def _of_evidence(facts: RunFacts) -> Iterator[Hazard]:
   )
   yield Hazard(
     'an attack that finds more than is claimed',
-    _answer(not verdicts.contradictions(facts)),
+    _answer(not verdicts.contradictions(facts)) if facts.audits else DECIDE,
     words.plural(len(facts.audits), 'audit') + ' on record',
   )
   yield Hazard(

@@ -146,6 +146,8 @@ def _after_dropouts(what_if: WhatIf | None) -> str:
 def _bytes(facts: RunFacts) -> str:
   known = facts.series.expansion[facts.series.expansion > 0]
   if not len(known):
+    if facts.external:
+      return 'not on record'
     hidden = facts.view == 'release'
     return 'the coordinator’s to know' if hidden else 'not on record'
   return f'{words.figure(float(known.mean()))} times'

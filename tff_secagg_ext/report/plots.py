@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,10 @@ def over_rounds(
 
 
 def with_table(chart: Chart) -> Plot:
-  """Returns a chart with a table of its lines, those of one x together."""
+  """Returns a chart with a table of its lines, those of one x together.
+
+  Of lines of many points no more are kept than are drawn.
+  """
   first = chart.lines[0]
   alike = [
     line
@@ -66,8 +70,8 @@ def with_table(chart: Chart) -> Plot:
   ]
   others = [line for line in chart.lines if line not in alike]
   for line in others:
-    drawn = charts.rows(len(line.x))
-    for x, y in zip(line.x[drawn], line.y[drawn], strict=True):
+    places = charts.rows(len(line.x))
+    for x, y in zip(line.x[places], line.y[places], strict=True):
       empty = [''] * (len(alike) - 1)
       cells.append(
         [f'{words.figure(x)} ({line.name})', words.figure(y), *empty]
@@ -80,7 +84,8 @@ def with_table(chart: Chart) -> Plot:
     else ''
   )
   header = [chart.x_name, *(line.name for line in alike)]
-  return Plot(chart, Table(chart.title, header, cells, True, note))
+  drawn = dataclasses.replace(chart, lines=list(map(charts.thin, chart.lines)))
+  return Plot(drawn, Table(chart.title, header, cells, True, note))
 
 
 def mean(values: Floats) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tff_secagg_ext.report import plots, verdicts, words
 from tff_secagg_ext.report.charts import Chart, Line
+from tff_secagg_ext.report.cost_sections import ELSEWHERE
 from tff_secagg_ext.report.document import (
   Block,
   Figure,
@@ -177,6 +178,8 @@ _SPENT = 'All attempts count from their reservation on, lost and open ones too.'
 def noise(facts: RunFacts) -> Section:
   """Returns planned and effective noise multipliers."""
   series, planned = facts.series, facts.planned_noise
+  if facts.external:
+    return Section('noise', 'Noise', [ELSEWHERE])
   blocks: list[Block] = [
     Figures(
       [
@@ -229,7 +232,9 @@ _EFFECTIVE_FOR_SERVER = (
 
 def clipping(facts: RunFacts) -> Section:
   """Returns clip norm, zeroing threshold and wrap probability."""
-  series = facts.series
+  series, title = facts.series, 'Clipping, zeroing, wrapping'
+  if facts.external:
+    return Section('clipping', title, [ELSEWHERE])
   figures = Figures(
     [
       Figure(
@@ -261,7 +266,7 @@ def clipping(facts: RunFacts) -> Section:
     )
   ]
   plots_ = [plot for plot in drawn if plot is not None]
-  return Section('clipping', 'Clipping, zeroing, wrapping', [figures, *plots_])
+  return Section('clipping', title, [figures, *plots_])
 
 
 def _course(values: Floats) -> str:

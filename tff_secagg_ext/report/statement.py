@@ -78,13 +78,19 @@ def _threats(facts: RunFacts) -> Section:
   stated = facts.settings.get('secure_sums')
   secret = words.is_secret(stated)
   blocks: list[Block] = [
-    Text(_DISTRIBUTED) if secret else Text(_TRUSTED, 'red'),
+    *_trust(facts, secret),
     *exposure.against(facts).blocks,
     Figures([Figure('sums', words.sums(stated))]),
   ]
   blocks.append(Blank('Who runs the coordinator, and who can read its ledger?'))
   blocks.append(Blank('Who receives the models, and may publish them?'))
   return Section('threats', '1. Threat model', blocks)
+
+
+def _trust(facts: RunFacts, secret: bool) -> list[Block]:
+  if facts.external:
+    return []  # What ran elsewhere says its own trust domain.
+  return [Text(_DISTRIBUTED) if secret else Text(_TRUSTED, 'red')]
 
 
 _DISTRIBUTED = (
@@ -137,7 +143,7 @@ def _parameters(facts: RunFacts, ahead: forecasting.Forecast) -> Section:
       )
       for view, anew in ahead.anew.items()
     ),
-    Figure('cohorts', words.sampling(facts.sampling)),
+    Figure('cohorts', basis.sampling(facts)),
   ]
   blocks: list[Block] = [Figures(found)]
   if facts.budget is not None and ahead.spent is not None:
@@ -152,10 +158,10 @@ def _parameters(facts: RunFacts, ahead: forecasting.Forecast) -> Section:
   else:
     blocks.append(Blank('Which ε is acceptable for this use, and who says so?'))
   blocks.append(Text(verdicts.meaning(facts.release.value, facts.delta)))
-  reasons = dict.fromkeys((*facts.release.reasons, *facts.server.reasons))
-  if reasons:
-    blocks.append(Text('ε is infinite, because of:', 'red'))
-    blocks.append(Items([words.shown(reason) for reason in reasons], 'red'))
+  for told, reasons in exposure.infinite(facts).items():
+    if reasons:
+      blocks.append(Text(told, 'red'))
+      blocks.append(Items([words.shown(reason) for reason in reasons], 'red'))
   blocks.append(Blank('What else was released about these people, elsewhere?'))
   return Section('parameters', '3. Privacy parameters', blocks)
 
@@ -176,12 +182,7 @@ def _mechanism(facts: RunFacts) -> Section:
       f'{words.figure(plots.least(series.release_noise))} and'
       f' {words.figure(plots.least(series.server_noise))}',
     ),
-    Figure(
-      'sensitivity',
-      'L2 norm of a client’s integer vector after rounding, bits of the'
-      ' adaptive'
-      ' thresholds included',
-    ),
+    Figure('sensitivity', _sensitivity(facts)),
     Figure('clipping', how),
     Figure('clip norm at the end', words.figure(plots.last(series.clip_norm))),
     Figure('zeroing', _yes(spec.get('zeroing'))),
@@ -195,6 +196,17 @@ def _mechanism(facts: RunFacts) -> Section:
     ),
   ]
   return Section('mechanism', '4. Mechanism and sensitivity', [Figures(found)])
+
+
+def _sensitivity(facts: RunFacts) -> str:
+  if facts.external:
+    return 'that of the events, which others vouch for'
+  if facts.is_distributed:
+    return (
+      'L2 norm of a client’s integer vector after rounding, bits of the'
+      ' adaptive thresholds included'
+    )
+  return 'L2 norm of what a client sends, as each round was charged'
 
 
 def _yes(value: object) -> str:
@@ -248,7 +260,8 @@ def _exposure(facts: RunFacts) -> Section:
     *exposure.unnoised(facts).blocks,
   ]
   if not facts.external:
-    blocks.append(Text(_MASKED if secret else _IN_THE_CLEAR))
+    share = _WITH_NOISE if facts.clients_add_noise else _WITHOUT_NOISE
+    blocks.append(Text(_MASKED if secret else f'{_IN_THE_CLEAR} {share}'))
   blocks += [
     Blank('How long do clients keep their data, and under which consent?'),
     Blank('Who can access checkpoints, which are the coordinator’s?'),
@@ -261,10 +274,10 @@ _MASKED = (
   ' vectors and that it took part.'
 )
 _IN_THE_CLEAR = (
-  'Raw data stay with the clients. Their vectors, with a share of noise each,'
-  ' are'
-  ' seen by whoever adds them.'
+  'Raw data stay with the clients. Their vectors are seen by whoever adds them,'
 )
+_WITH_NOISE = 'with a share of noise each.'
+_WITHOUT_NOISE = 'without any noise.'
 
 
 def _utility(facts: RunFacts) -> Section:
@@ -289,11 +302,17 @@ def _limits(facts: RunFacts, found: verdicts.Verdict) -> Section:
       if facts.budget is not None and facts.budget.population is not None
       else '.'
     ),
-    'Clients that send poisoned updates are limited by the clip norm, not'
-    ' stopped.',
-    'The protocol’s secrecy is computational, and more colluders than stated'
-    ' break it.',
   ]
+  if not facts.external:
+    limits.append(
+      'Clients that send poisoned updates are limited by the clip norm, not'
+      ' stopped.'
+    )
+  if words.is_secret(facts.settings.get('secure_sums')):
+    limits.append(
+      'The protocol’s secrecy is computational, and more colluders than stated'
+      ' break it.'
+    )
   blocks: list[Block] = [Items(limits), *costs.audits(facts).blocks]
   return Section('limits', '8. Limits, and what audits found', blocks)
 

@@ -98,6 +98,7 @@ setuptools.setup(
     'tff_secagg_ext': ['py.typed'],
     'tff_secagg_ext.gate': ['default_policy.toml'],
     'tff_secagg_ext.report': ['templates/*'],
+    'tff_secagg_ext.serve': ['static/*', 'templates/*'],
     'tff_secagg_ext.ledger': ['migrations/*', 'migrations/versions/*'],
   },
   install_requires=sorted(REQUIRES + REQUIRES_OF_TFF),

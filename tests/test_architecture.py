@@ -33,6 +33,7 @@ EVERYTHING = {
   'program',
   'report',
   'secagg',
+  'serve',
   'tasks',
 }
 MAY_IMPORT = {
@@ -52,9 +53,17 @@ MAY_IMPORT = {
   'ledger': {'_validate', 'accounting'},
   'mechanism': SHARED,
   'metrics': {*BELOW, 'aggregators', 'mechanism'},
-  'program': EVERYTHING - {'gate', 'tasks'},
+  'program': EVERYTHING - {'gate', 'serve', 'tasks'},
   'report': {'_validate', 'accounting', 'gate', 'ledger'},
   'secagg': SHARED,
+  'serve': {
+    '_validate',
+    'accounting',
+    'execution',
+    'ledger',
+    'program',
+    'report',
+  },
   'tasks': BELOW,
 }
 WITHOUT_TENSORFLOW = (

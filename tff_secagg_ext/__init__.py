@@ -50,6 +50,7 @@ _SUBMODULES = frozenset(
     'program',
     'report',
     'secagg',
+    'serve',
     'tasks',
   ]
 )

@@ -310,3 +310,47 @@ def plot(
   from tff_secagg_ext.cli import plot as plot_lib
 
   plot_lib.write(run, ledger, out, server_view=server_view)
+
+
+@app.command()
+def serve(
+  ledger: Annotated[
+    str, typer.Argument(help='A file, or an SQLAlchemy URL of a ledger.')
+  ] = 'sqlite:///runs.db',
+  host: Annotated[
+    str,
+    typer.Option(help='Where it listens; any but loopback asks for a token.'),
+  ] = '127.0.0.1',
+  port: Annotated[
+    int, typer.Option(help='0 for any that is free.', min=0, max=65535)
+  ] = 8321,
+  name: Annotated[
+    list[str] | None,
+    typer.Option(help='One more host name that it answers to; repeatable.'),
+  ] = None,
+  server_view: Annotated[
+    bool, typer.Option('--server-view', help='With the sessions, unpublished.')
+  ] = False,
+  token: Annotated[
+    bool, typer.Option('--token', help='Ask for a token on loopback, too.')
+  ] = False,
+  browse: Annotated[
+    bool | None,
+    typer.Option('--open/--no-open', help='Open a browser, or do not.'),
+  ] = None,
+) -> None:
+  """Shows a ledger in the browser: live, read-only, on this machine.
+
+  Takes FastAPI and uvicorn, of the extra `serve`. Ends with Ctrl-C.
+  """
+  from tff_secagg_ext.cli import serve as serve_lib
+
+  serve_lib.serve(
+    ledger,
+    browse=browse,
+    host=host,
+    port=port,
+    names=tuple(name or ()),
+    server_view=server_view,
+    token=token,
+  )

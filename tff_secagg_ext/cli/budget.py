@@ -16,7 +16,6 @@ from tff_secagg_ext.cli import errors, options
 
 if TYPE_CHECKING:
   from tff_secagg_ext import accounting, program
-  from tff_secagg_ext.secagg.costs import Traffic
 
 app = typer.Typer(no_args_is_help=True, help='Plan what a budget affords.')
 
@@ -141,7 +140,6 @@ def _choice(
 ) -> Choice:
   """Returns the row of a run; one that is refused says why."""
   from tff_secagg_ext import accounting, program
-  from tff_secagg_ext.program import budgets
 
   choice = Choice(run.clients_per_round, run.rounds, run.bits)
   try:
@@ -152,41 +150,17 @@ def _choice(
     )
   except ValueError as error:
     return dataclasses.replace(choice, refused=str(error))
-  delta = budgets.resolved(
-    budget, run.former.sampling, shared=False
-  ).spendable_delta
-  spent = accounting.Accountant(delta).with_round(
-    run.charge(noise, dim), run.rounds
-  )
-  traffic = _traffic(run, noise, dim)
+  found = run.outlook(noise, dim)
   return dataclasses.replace(
     choice,
     noise_multiplier=noise,
-    release_epsilon=_finite(spent.release()),
-    server_epsilon=_finite(spent.server()),
-    mean_error=run.mean_error(noise, dim),
-    upload_bytes=traffic.upload,
-    download_bytes=traffic.download,
+    release_epsilon=_finite(found.release),
+    server_epsilon=_finite(found.server),
+    mean_error=found.mean_error,
+    upload_bytes=found.traffic.upload,
+    download_bytes=found.traffic.download,
     warning=program.warn_of_noise(noise),
   )
-
-
-def _traffic(run: program.RunPlan, noise: float, dim: int) -> Traffic:
-  """Returns a client's bytes in a round: the vector, and the contributors."""
-  from tff_secagg_ext.secagg import costs
-  from tff_secagg_ext.secagg import setup as setup_lib
-
-  assert run.secure is not None
-  length = run.aggregator(noise).padded_dimension(dim) + 1
-  setup = setup_lib.Setup(
-    session=bytes(setup_lib.SESSION_BYTES),
-    round=0,
-    security=run.secure.security,
-    verify=run.secure.verified,
-    min_survivors=run.secure.min_contributors,
-    vectors=(setup_lib.VectorSpec('update', length, 1 << run.bits),),
-  )
-  return costs.traffic(run.clients_per_round, setup)
 
 
 def _check_any(choices: Sequence[Choice]) -> None:

@@ -17,7 +17,7 @@ from rich.text import Text
 from tff_secagg_ext import report
 from tff_secagg_ext.cli import errors
 from tff_secagg_ext.ledger import Ledger, LedgerError
-from tff_secagg_ext.report import words
+from tff_secagg_ext.report import panels, verdicts, words
 from tff_secagg_ext.report.facts import BudgetFacts, Floats, RunFacts
 
 # Seconds between two looks. A look that finds nothing new is three queries of
@@ -26,6 +26,7 @@ _EVERY, _SHARE = 0.4, 4.0
 _SHOWN = 8
 _WIDTH = 40
 _BLOCKS = '▁▂▃▄▅▆▇█'
+_CTRL_C = 'Ctrl-C ends this view, and not the run.'
 
 
 def watch(
@@ -180,38 +181,18 @@ def _lost(facts: RunFacts) -> Text:
 
 
 def _attempts(facts: RunFacts) -> Table:
-  """Returns the newest attempts, with what the view tells of them."""
-  series = facts.series
-  columns = {
-    'ε release': series.release_epsilon,
-    'ε server': series.server_epsilon,
-    'clip norm': series.clip_norm,
-    'invited': series.invited,
-    'summed': series.contributors,
-    'seconds': series.seconds,
-  }
-  told = {n: v for n, v in columns.items() if not np.isnan(v).all()}
+  newest = panels.newest(facts, _SHOWN)
   table = Table(box=None, padding=(0, 2, 0, 0), header_style='dim')
-  for name in ('round', '', *told):
-    table.add_column(name, justify='right' if name else 'left', no_wrap=True)
-  for n in range(max(0, len(series) - _SHOWN), len(series)):
-    again = f' ({series.attempt[n]})' if series.attempt[n] > 1 else ''
-    status = str(series.status[n])
-    table.add_row(
-      str(series.round[n]),
-      ('open' if status == 'reserved' else status) + again,
-      *(words.figure(float(values[n])) for values in told.values()),
+  for name in newest.header:
+    left = name == 'state'
+    table.add_column(
+      '' if left else name, justify='left' if left else 'right', no_wrap=True
     )
+  for row in newest.rows:
+    table.add_row(*row)
   return table
 
 
 def _state(facts: RunFacts, writing: bool | None) -> str:
-  opened = bool((facts.series.status == 'reserved').any())
-  if writing is False:
-    return 'The process that trained it has ended.' + (
-      ' It left an attempt open, which stays charged.' if opened else ''
-    )
-  what = 'A round is running.' if opened else 'Between rounds.'
-  if writing is None:
-    what += ' Its process is of another host: that it ends cannot be seen.'
-  return f'{what} Ctrl-C ends this view, and not the run.'
+  told = verdicts.activity(facts, writing)
+  return told if writing is False else f'{told} {_CTRL_C}'

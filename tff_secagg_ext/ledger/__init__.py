@@ -12,11 +12,13 @@ from tff_secagg_ext.ledger.errors import (
   LedgerWriteError,
   NewerLedgerError,
   NotReservedError,
+  OlderLedgerError,
   RunSettingsError,
   UnknownRunError,
 )
 from tff_secagg_ext.ledger.exchange import verify_export
 from tff_secagg_ext.ledger.external import ExternalRun, record_external
+from tff_secagg_ext.ledger.following import Growth, Progress, Standing
 from tff_secagg_ext.ledger.ledger import Ledger
 from tff_secagg_ext.ledger.population import (
   PopulationAccount,
@@ -36,17 +38,21 @@ __all__ = [
   'ExportError',
   'ExternalRun',
   'ForeignDatabaseError',
+  'Growth',
   'Head',
   'Ledger',
   'LedgerError',
   'LedgerWriteError',
   'NewerLedgerError',
   'NotReservedError',
+  'OlderLedgerError',
   'PopulationAccount',
   'PopulationItem',
+  'Progress',
   'Protocol',
   'Run',
   'RunSettingsError',
+  'Standing',
   'UnknownRunError',
   'charges',
   'compose_population',

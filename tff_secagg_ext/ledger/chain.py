@@ -85,6 +85,11 @@ class Head:
   digest: str
   audits: int = 0
 
+  @property
+  def counts(self) -> tuple[int, int, int]:
+    """How many sessions, entries and audits it covers."""
+    return self.sessions, self.entries, self.audits
+
   def __str__(self) -> str:
     audits = f'{self.audits}.' if self.audits else ''
     return f'{self.sessions}.{self.entries}.{audits}{self.digest}'
@@ -162,6 +167,44 @@ class Chain:
       Links(self.end(self.entries[:entries]), entries),
       Links(self.end(self.audits[:audits]), audits),
     )
+
+  def check_since(self, head: Head) -> Head | None:
+    """Returns the head, if all records that `head` does not count are written.
+
+    Args:
+      head: What `check` has returned. Entries and audits that it counts may be
+        left out of the chain, all but the newest of each.
+
+    Returns:
+      The head of the chain; `None` if anything does not follow: `check` of the
+      whole tells why.
+    """
+    parts = self.sessions, self.entries, self.audits
+    ends = [
+      _at(part, number, self.start)
+      for part, number in zip(parts, head.counts, strict=True)
+    ]
+    if Head.of(*map(Links, ends, head.counts)) != head:
+      return None
+    known = {record['hash'] for record in self.sessions}
+    numbered = {record['number']: record['hash'] for record in self.entries}
+    follow = all(map(_follow, parts, head.counts, ends)) and all(
+      [
+        *(record['session'] in known for record in self.entries),
+        *(
+          record['entry'] == numbered.get(record['entries'])
+          for record in self.audits
+          if record['number'] > head.audits
+        ),
+      ]
+    )
+    if not follow:
+      return None
+    newest = [
+      part[-1]['number'] if part else number
+      for part, number in zip(parts, head.counts, strict=True)
+    ]
+    return Head.of(*map(Links, map(self.end, parts), newest))
 
   def fault(self, kept: Head | None = None) -> str | None:
     """Returns what was done to the first record that is not as written.
@@ -279,6 +322,25 @@ def hash_of(record: Record) -> str:
   bound = redacted(record)
   bound.pop('hash', None)
   return _sha256(bound)
+
+
+def _at(records_: Sequence[Record], number: int, start: str) -> str:
+  """Returns the hash of a record, that of the start for number 0."""
+  if not number:
+    return start
+  return next((str(r['hash']) for r in records_ if r['number'] == number), '')
+
+
+def _follow(records_: Sequence[Record], number: int, previous: str) -> bool:
+  """Whether the records after a number are as written, and follow its hash."""
+  for place, record in enumerate(
+    (r for r in records_ if r['number'] > number), number + 1
+  ):
+    fits = record['number'] == place and record['previous'] == previous
+    if not fits or not _was_written(record):
+      return False
+    previous = record['hash']
+  return True
 
 
 def _sha256(value: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ from tff_secagg_ext.ledger import errors, writers
 
 VERSION_TABLE = 'tff_secagg_ledger_version'
 
-_LOCK_SECONDS = 30
+LOCK_SECONDS = 30
 _LOG = 'tff_secagg_ext'
 # A commit that grows the write-ahead log costs two writes to the device, one
 # that overwrites it costs one. So the log is grown once, at opening, to what
@@ -60,21 +60,21 @@ def open_engine(
     NewerLedgerError: If a later version of this package has written it.
     LedgerError: If it cannot be opened.
   """
-  url = _resolve(location)
+  url = resolve(location)
   if url.get_backend_name() == 'sqlite':
-    _check_file(pathlib.Path(str(url.database)), create)
-    engine = _create_engine(url, {'timeout': _LOCK_SECONDS})
+    check_file(pathlib.Path(str(url.database)), create)
+    engine = create_engine(url, {'timeout': LOCK_SECONDS})
     sa.event.listen(engine, 'connect', _configure_sqlite)
-    sa.event.listen(engine, 'begin', _begin_sqlite)
+    sa.event.listen(engine, 'begin', begin_sqlite)
   else:
     options = {
       'options': '-c synchronous_commit=on',
       'application_name': _application(writers.this_process()),
     }
     # A connection that the server's restart has ended must not cost a round.
-    engine = _create_engine(url, options, pool_pre_ping=True)
+    engine = create_engine(url, options, pool_pre_ping=True)
   try:
-    with _translated(url):
+    with translated(url):
       _migrate(engine)
       _start_log(engine)
     _remember_place(engine)
@@ -116,9 +116,9 @@ def check_in_place(engine: sa.Engine) -> None:
   """
   place = engine.get_execution_options().get('place')
   if place is not None:
-    path, identity = place
+    path, written = place
     os.stat(f'{path}-wal')
-    if _identity(path) != identity:
+    if identity(path) != written:
       raise FileNotFoundError(errno.ENOENT, 'another file took its place', path)
 
 
@@ -157,15 +157,16 @@ def _application(writer: str) -> str:
 def _remember_place(engine: sa.Engine) -> None:
   if engine.dialect.name == 'sqlite':
     path = os.path.abspath(str(engine.url.database))
-    engine.update_execution_options(place=(path, _identity(path)))
+    engine.update_execution_options(place=(path, identity(path)))
 
 
-def _identity(path: str) -> tuple[int, int]:
+def identity(path: str) -> tuple[int, int]:
+  """Returns what tells a file from another of its name."""
   found = os.stat(path)
   return found.st_dev, found.st_ino
 
 
-def _create_engine(
+def create_engine(
   url: sa.URL, connect_args: dict[str, Any], **kwargs: Any
 ) -> sa.Engine:
   """Makes an engine of which neither errors nor logs show values.
@@ -187,7 +188,13 @@ def _is_no_row(record: logging.LogRecord) -> bool:
   return record.levelno > logging.DEBUG
 
 
-def _resolve(location: str | os.PathLike[str]) -> sa.URL:
+def resolve(location: str | os.PathLike[str]) -> sa.URL:
+  """Returns the URL of a location.
+
+  Raises:
+    TypeError: If the location is no path or string.
+    ValueError: If the URL is malformed or names another kind of database.
+  """
   if not isinstance(location, (str, os.PathLike)):
     raise TypeError(
       '`location` must be a path or an SQLAlchemy URL. Found'
@@ -213,7 +220,14 @@ def _resolve(location: str | os.PathLike[str]) -> sa.URL:
   return url
 
 
-def _check_file(path: pathlib.Path, create: bool) -> None:
+def check_file(path: pathlib.Path, create: bool) -> None:
+  """Checks that there is a file, or that one can be made.
+
+  Raises:
+    ValueError: If the path is none.
+    ForeignDatabaseError: If it is a folder.
+    LedgerError: If there is no file, or no folder for it.
+  """
   if str(path) in ('None', '', ':memory:'):
     raise ValueError(
       'The ledger must be a file. Found an SQLite URL without a path: what'
@@ -247,7 +261,8 @@ def _configure_sqlite(connection: Any, _: object) -> None:
     connection.execute(f'PRAGMA {pragma}')
 
 
-def _begin_sqlite(connection: sa.Connection) -> None:
+def begin_sqlite(connection: sa.Connection) -> None:
+  """Begins a transaction: one that reads never waits."""
   reads = connection.get_execution_options().get('reading', False)
   connection.exec_driver_sql('BEGIN' if reads else 'BEGIN IMMEDIATE')
 
@@ -272,25 +287,31 @@ def _start_log(engine: sa.Engine) -> None:
     cursor.execute(f'PRAGMA cache_size={cache}')
 
 
-def _migrate(engine: sa.Engine, version: str = 'head') -> None:
-  config = Config()
+def config() -> Config:
+  """Returns where the migrations are."""
+  found = Config()
   folder = os.path.join(os.path.dirname(__file__), 'migrations')
-  config.set_main_option('script_location', folder.replace('%', '%%'))
-  config.set_main_option('path_separator', 'os')
-  scripts = ScriptDirectory.from_config(config)
+  found.set_main_option('script_location', folder.replace('%', '%%'))
+  found.set_main_option('path_separator', 'os')
+  return found
+
+
+def _migrate(engine: sa.Engine, version: str = 'head') -> None:
+  settings = config()
+  scripts = ScriptDirectory.from_config(settings)
   newest = scripts.get_current_head()
   with engine.execution_options(reading=True).connect() as connection:
-    if _current_version(connection, scripts) == newest:
+    if current_version(connection, scripts) == newest:
       return
   with engine.begin() as connection:
     alone(connection)
-    if _current_version(connection, scripts) != newest:
-      config.attributes['connection'] = connection
-      config.attributes['version_table'] = VERSION_TABLE
-      command.upgrade(config, version)
+    if current_version(connection, scripts) != newest:
+      settings.attributes['connection'] = connection
+      settings.attributes['version_table'] = VERSION_TABLE
+      command.upgrade(settings, version)
 
 
-def _current_version(
+def current_version(
   connection: sa.Connection, scripts: ScriptDirectory
 ) -> str | None:
   """Returns the version of the schema, `None` for an empty database."""
@@ -316,7 +337,8 @@ def _current_version(
 
 
 @contextlib.contextmanager
-def _translated(url: sa.URL) -> Iterator[None]:
+def translated(url: sa.URL) -> Iterator[None]:
+  """Turns errors of the database at opening into those of a ledger."""
   where = url.render_as_string(hide_password=True)
   try:
     yield

@@ -16,6 +16,10 @@ class NewerLedgerError(LedgerError):
   """The ledger was written by a later version of this package."""
 
 
+class OlderLedgerError(LedgerError):
+  """The ledger has an older schema, and is opened for reading alone."""
+
+
 class UnknownRunError(LedgerError, KeyError):
   """The ledger has no run of that name."""
 

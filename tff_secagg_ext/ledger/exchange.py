@@ -24,7 +24,14 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
-from tff_secagg_ext.ledger import audits, errors, records, rows, schema
+from tff_secagg_ext.ledger import (
+  audits,
+  database,
+  errors,
+  records,
+  rows,
+  schema,
+)
 from tff_secagg_ext.ledger import chain as chain_lib
 from tff_secagg_ext.ledger.chain import Chain, Head
 
@@ -190,6 +197,30 @@ def verify_export(
   """
   chain = load(lines).chain
   return str(chain.run['name']), chain.check(kept)
+
+
+def add(engine: sa.Engine, chain: Chain) -> None:
+  """Adds a chain that is whole to the ledger, all of it or nothing.
+
+  Raises:
+    ExportError: If another run of that name is there, or the ledger refuses it.
+    LedgerWriteError: If it could not be written.
+  """
+  name = chain.run['name']
+  try:
+    with engine.begin() as connection:
+      database.alone(connection)
+      insert(connection, chain)
+  except sa.exc.IntegrityError as error:
+    raise errors.ExportError(
+      f'The ledger refuses the rows of run {name!r}'
+      f' ({str(error.orig).strip()}). Export it anew.'
+    ) from error
+  except sa.exc.DBAPIError as error:
+    raise errors.LedgerWriteError(
+      f'Run {name!r} could not be imported ({str(error.orig).strip()}). Check'
+      ' that the ledger can be written and that the disk has room.'
+    ) from error
 
 
 def insert(connection: sa.Connection, chain: Chain) -> None:

@@ -21,6 +21,7 @@ from tff_secagg_ext.ledger import (
   exchange,
   following,
   opening,
+  reader,
   records,
   rows,
   scanning,
@@ -84,6 +85,15 @@ class Ledger:
       LedgerError: If it cannot be opened, or be written.
     """
     return cls(database.open_engine(location, create=create))
+
+  @classmethod
+  def open_for_reading(cls, location: str | os.PathLike[str]) -> Ledger:
+    """Opens a ledger that is there, and neither migrates nor writes it.
+
+    Raises:
+      OlderLedgerError: If it is to be migrated first; else as `open`.
+    """
+    return cls(reader.open_engine(location))
 
   def close(self) -> None:
     """Closes the database. What was recorded is on the disk already."""
@@ -279,6 +289,26 @@ class Ledger:
     with self._at(name) as (connection, run_id):
       return following.progress(connection, run_id)
 
+  def standings(self) -> tuple[following.Standing, ...]:
+    """Returns all runs, oldest first, in one query; see `Standing`.
+
+    Raises:
+      LedgerError: If the ledger cannot be read.
+    """
+    with database.reading(self._engine) as connection:
+      return following.standings(connection)
+
+  def growth(self, name: str, head: Head | str) -> following.Growth | None:
+    """Returns what a run has got since `verify` returned a head; cheap.
+
+    `None` if the run is not there, or its new rows do not follow: `verify`
+    tells why.
+    """
+    if isinstance(head, str):
+      head = Head.parse(head)
+    with database.reading(self._engine) as connection:
+      return following.growth(connection, name, head)
+
   def verify(self, name: str, head: Head | str | None = None) -> Head:
     """Checks that a run is as it was written, and returns its head.
 
@@ -323,23 +353,8 @@ class Ledger:
       BrokenChainError: If the lines are not as they were written.
       LedgerWriteError: If it could not be written.
     """
-    loaded = exchange.load(lines)
-    chain = loaded.importable()
-    try:
-      with self._engine.begin() as connection:
-        database.alone(connection)
-        exchange.insert(connection, chain)
-    except sa.exc.IntegrityError as error:
-      raise errors.ExportError(
-        f'The ledger refuses the rows of run {chain.run["name"]!r}'
-        f' ({str(error.orig).strip()}). Export it anew.'
-      ) from error
-    except sa.exc.DBAPIError as error:
-      raise errors.LedgerWriteError(
-        f'Run {chain.run["name"]!r} could not be imported'
-        f' ({str(error.orig).strip()}). Check that the ledger can be written'
-        ' and that the disk has room.'
-      ) from error
+    chain = exchange.load(lines).importable()
+    exchange.add(self._engine, chain)
     return str(chain.run['name'])
 
   def _read(self, name: str) -> rows.RunRows:

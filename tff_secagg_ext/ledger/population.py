@@ -217,13 +217,11 @@ def _told_by(charged: tuple[Round, str]) -> tuple[str, str, str]:
 def _runs_of(ledger: Ledger, name: str) -> list[dict[str, Any]]:
   if not isinstance(name, str):
     raise TypeError(f'`population_name` must be a string. Found {name!r}.')
-  shown = [ledger.show(run) for run in ledger.names()]
-  runs = [
-    run for run in shown if run['settings'].get('population_name') == name
-  ]
+  declared = {run.name: run.population for run in ledger.standings()}
+  runs = [ledger.show(run) for run, of in declared.items() if of == name]
   if not runs:
-    declared = {run['settings'].get('population_name') for run in shown}
-    listed = ', '.join(sorted(repr(d) for d in declared if d)) or 'none'
+    known = {repr(of) for of in declared.values() if of}
+    listed = ', '.join(sorted(known)) or 'none'
     raise ValueError(
       f'`population_name` must be one that runs declare: {listed}. Found'
       f' {name!r}. Runs that declare none are of no population.'

@@ -68,7 +68,7 @@ def differences(
   found: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> list[str]:
   """Returns where two trees of JSON values differ, each as one sentence."""
-  before, after = dict(_leaves(found)), dict(_leaves(wanted))
+  before, after = dict(leaves(found)), dict(leaves(wanted))
   return [
     f'{path} is {before.get(path, "absent")!r} in the ledger and'
     f' {after.get(path, "absent")!r} now'
@@ -80,12 +80,13 @@ def differences(
 _ABSENT = object()
 
 
-def _leaves(tree: Any, path: str = '') -> list[tuple[str, Any]]:
+def leaves(tree: Any, path: str = '') -> list[tuple[str, Any]]:
+  """Returns what a tree of JSON values holds, each with its dotted path."""
   if isinstance(tree, Mapping) and tree:
     return [
       leaf
       for key, value in tree.items()
-      for leaf in _leaves(value, f'{path}.{key}' if path else key)
+      for leaf in leaves(value, f'{path}.{key}' if path else key)
     ]
   return [(path, tree)]
 

@@ -25,7 +25,7 @@ from tff_secagg_ext.program.participants import (
   Participation,
   ParticipationError,
 )
-from tff_secagg_ext.program.planning import RunPlan, warn_of_noise
+from tff_secagg_ext.program.planning import Outlook, RunPlan, warn_of_noise
 from tff_secagg_ext.program.recorder import PrivacyRecorder
 from tff_secagg_ext.program.release_manager import (
   MlflowReleaseManager,
@@ -45,6 +45,7 @@ __all__ = [
   'FixedCohorts',
   'MeasurementError',
   'MlflowReleaseManager',
+  'Outlook',
   'Participation',
   'ParticipationError',
   'PoissonCohorts',

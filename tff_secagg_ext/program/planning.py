@@ -17,6 +17,8 @@ from tff_secagg_ext.program import terms as terms_lib
 from tff_secagg_ext.program.allocated import AllocatedCohorts
 from tff_secagg_ext.program.cohorts import FixedCohorts, PoissonCohorts
 from tff_secagg_ext.program.releases import Releases
+from tff_secagg_ext.secagg import costs
+from tff_secagg_ext.secagg import setup as setup_lib
 
 # One attempt in so many may be lost without costing the run its amplification.
 _SPARE = 10
@@ -25,6 +27,25 @@ _NOISE = (0.01, 1000.0)
 _STEPS = 12
 # The end of what the bits have room for is found to this.
 _PRECISION = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Outlook:
+  """What a run costs with one noise multiplier, before there is one.
+
+  Attributes:
+    noise_multiplier: Of the aggregator.
+    release: Epsilon of all rounds, towards whoever sees the releases.
+    server: The same towards the coordinator.
+    mean_error: Standard deviation of a coordinate of the mean, in clip norms.
+    traffic: Bytes of one client in one round.
+  """
+
+  noise_multiplier: float
+  release: accounting.Epsilon
+  server: accounting.Epsilon
+  mean_error: float
+  traffic: costs.Traffic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,6 +245,63 @@ class RunPlan:
     shares = self._largest
     variance = shares * constants.share_stddev**2 + clients / 4.0
     return math.sqrt(variance) / (constants.scale * clients)
+
+  def traffic(self, noise_multiplier: float, elements: int) -> costs.Traffic:
+    """Returns a client's bytes in a round of the expected size.
+
+    Of the vector and of the number of contributors, which are summed securely.
+
+    Args:
+      noise_multiplier: Of the aggregator.
+      elements: How many numbers a client sends.
+
+    Raises:
+      ValueError: If vectors are added in the clear.
+    """
+    if self.secure is None:
+      raise ValueError(
+        '`security` must be given to count bytes. Found None: nothing is sent'
+        ' by a protocol. Plan with `execution.SecureOptions()`.'
+      )
+    length = self.aggregator(noise_multiplier).padded_dimension(elements) + 1
+    setup = setup_lib.Setup(
+      session=bytes(setup_lib.SESSION_BYTES),
+      round=0,
+      security=self.secure.security,
+      verify=self.secure.verified,
+      min_survivors=self.secure.min_contributors,
+      vectors=(setup_lib.VectorSpec('update', length, 1 << self.bits),),
+    )
+    return costs.traffic(self.clients_per_round, setup)
+
+  def outlook(self, noise_multiplier: float, elements: int) -> Outlook:
+    """Returns what all rounds cost, if none is lost.
+
+    Guarantees:
+      - both epsilons are those of the account that a recorder of this plan
+        keeps.
+
+    Args:
+      noise_multiplier: Of the aggregator.
+      elements: How many numbers a client sends.
+
+    Raises:
+      ValueError: If the bits have no room for the noise, or vectors are added
+        in the clear.
+    """
+    spendable = self.delta - terms_lib.failures(
+      self.former.sampling, self.delta
+    )
+    account = accounting.Accountant(spendable).with_round(
+      self.charge(noise_multiplier, elements), self.rounds
+    )
+    return Outlook(
+      noise_multiplier,
+      account.release(),
+      account.server(),
+      self.mean_error(noise_multiplier, elements),
+      self.traffic(noise_multiplier, elements),
+    )
 
   def _room(self, elements: int) -> tuple[float, float]:
     """The least and largest noise multiplier that the bits have room for."""

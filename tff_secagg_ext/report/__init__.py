@@ -18,6 +18,7 @@ from tff_secagg_ext.report.forecasting import (
   dropouts,
   forecast,
 )
+from tff_secagg_ext.report.growing import grown, sharing
 from tff_secagg_ext.report.page import report
 from tff_secagg_ext.report.reading import read
 from tff_secagg_ext.report.render import to_html, to_markdown
@@ -35,8 +36,10 @@ __all__ = [
   'draw',
   'dropouts',
   'forecast',
+  'grown',
   'read',
   'report',
+  'sharing',
   'statement',
   'to_html',
   'to_json',

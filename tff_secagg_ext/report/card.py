@@ -27,14 +27,15 @@ def card(facts: RunFacts) -> str:
     'card.html.j2',
     facts=facts,
     verdict=verdicts.verdict(facts),
-    figures=_figures(facts),
+    figures=figures(facts),
     plot=plot,
     # Two cards of one page that are not the same have different names.
     identity=f'tff-secagg-{hashlib.sha256(named).hexdigest()[:12]}',
   )
 
 
-def _figures(facts: RunFacts) -> list[tuple[str, str]]:
+def figures(facts: RunFacts) -> list[tuple[str, str]]:
+  """Returns the few figures that say most of a run, each with its name."""
   mark = '†' if facts.waivers else ''
   found = [
     ('ε, release view', words.figure(facts.release.value) + mark),

@@ -225,12 +225,7 @@ def _unknown(facts: RunFacts) -> Text:
 def utility(facts: RunFacts) -> Section:
   """Returns figures on held-out data, beside those of a baseline."""
   lines: list[Block] = []
-  names = dict.fromkeys(
-    name
-    for audit in _evaluations(facts)
-    for name, value in (audit.figures or {}).items()
-    if name != 'rounds' and isinstance(value, (int, float))
-  )
+  names = utilities(facts)
   found = [Figure(name, _newest(facts, name)) for name in names]
   if facts.baseline is not None:
     told = words.shown(facts.baseline.name)
@@ -243,11 +238,13 @@ def utility(facts: RunFacts) -> Section:
     return Section('utility', 'Utility', [Text(said, 'note')])
   lines.append(Figures(found))
   for name in names:
-    drawn = [Line('this run', *_over(facts, name), 'accent', '', False)]
-    if facts.baseline is not None and len(_over(facts.baseline, name)[0]):
+    drawn = [Line('this run', *utility_over(facts, name), 'accent', '', False)]
+    if facts.baseline is not None and len(
+      utility_over(facts.baseline, name)[0]
+    ):
       other = words.shown(facts.baseline.name)
       drawn.append(
-        Line(other, *_over(facts.baseline, name), 'ink', '6 4', False)
+        Line(other, *utility_over(facts.baseline, name), 'ink', '6 4', False)
       )
     if len(drawn[0].x):
       told = f'{name} is {_newest(facts, name)} at the end.'
@@ -261,6 +258,17 @@ def utility(facts: RunFacts) -> Section:
   return Section('utility', 'Utility', lines)
 
 
+def utilities(facts: RunFacts) -> tuple[str, ...]:
+  """Returns the names of what was evaluated on held-out data."""
+  found = dict.fromkeys(
+    name
+    for audit in _evaluations(facts)
+    for name, value in (audit.figures or {}).items()
+    if name != 'rounds' and isinstance(value, (int, float))
+  )
+  return tuple(found)
+
+
 _BASELINE = 'The newest figure of the run that was given as a baseline.'
 
 
@@ -268,7 +276,8 @@ def _evaluations(facts: RunFacts) -> list[AuditFacts]:
   return [a for a in facts.audits if a.kind == 'utility' and a.figures]
 
 
-def _over(facts: RunFacts, name: str) -> tuple[Any, Any]:
+def utility_over(facts: RunFacts, name: str) -> tuple[Any, Any]:
+  """Returns after how many rounds something was evaluated, and its values."""
   points = [
     (a.figures['rounds'], a.figures[name])
     for a in _evaluations(facts)

@@ -22,12 +22,16 @@ from tff_secagg_ext.report.facts import RunFacts
 from tff_secagg_ext.report.forecasting import Forecast, WhatIf
 
 
-def report(facts: RunFacts) -> Document:
+def report(facts: RunFacts, ahead: Forecast | None = None) -> Document:
   """Returns the report of a run.
 
   Of a run whose rows were altered it says that alone.
+
+  Args:
+    facts: Of the run.
+    ahead: Their forecast, if it was made already.
   """
-  ahead = forecasting.forecast(facts)
+  ahead = ahead or forecasting.forecast(facts)
   what_if = forecasting.dropouts(facts, forecasting.DROPPED)
   found = verdicts.verdict(facts, ahead)
   altered = facts.fault is not None

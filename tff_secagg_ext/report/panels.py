@@ -10,6 +10,7 @@ import numpy as np
 from tff_secagg_ext import accounting
 from tff_secagg_ext.report import words
 from tff_secagg_ext.report.charts import Chart, Line
+from tff_secagg_ext.report.document import Table
 from tff_secagg_ext.report.facts import Floats, RunFacts
 
 
@@ -71,6 +72,37 @@ def epsilon(facts: RunFacts) -> Chart:
     'ε',
     rules,
   )
+
+
+def newest(facts: RunFacts, count: int) -> Table:
+  """Returns the newest attempts, with what the view tells of them.
+
+  Args:
+    facts: Of the run.
+    count: How many at most.
+  """
+  series = facts.series
+  columns = {
+    'ε release': series.release_epsilon,
+    'ε server': series.server_epsilon,
+    'clip norm': series.clip_norm,
+    'invited': series.invited,
+    'summed': series.contributors,
+    'seconds': series.seconds,
+  }
+  told = {n: v for n, v in columns.items() if not np.isnan(v).all()}
+  rows = []
+  for n in range(max(0, len(series) - count), len(series)):
+    again = f' ({series.attempt[n]})' if series.attempt[n] > 1 else ''
+    status = str(series.status[n])
+    rows.append(
+      [
+        str(series.round[n]),
+        ('open' if status == 'reserved' else status) + again,
+        *(words.figure(float(values[n])) for values in told.values()),
+      ]
+    )
+  return Table('The newest attempts', ('round', 'state', *told), rows)
 
 
 def _named(view: str, found: accounting.Epsilon) -> str:

@@ -70,7 +70,8 @@ def with_table(chart: Chart) -> Plot:
   ]
   others = [line for line in chart.lines if line not in alike]
   for line in others:
-    for x, y in zip(line.x, line.y, strict=True):
+    places = charts.rows(len(line.x))
+    for x, y in zip(line.x[places], line.y[places], strict=True):
       empty = [''] * (len(alike) - 1)
       cells.append(
         [f'{words.figure(x)} ({line.name})', words.figure(y), *empty]

@@ -52,10 +52,7 @@ def epsilon(facts: RunFacts, ahead: Forecast) -> Section:
   blocks.append(
     Why(
       'What does ε mean?',
-      'Differential privacy compares two worlds that differ in one client’s'
-      ' data. Whatever is released is at most e to the power ε times as likely'
-      ' in one as in'
-      ' the other, but for a probability of δ. '
+      f'{verdicts.EXPLAINED} '
       + verdicts.meaning(facts.release.value, facts.delta)
       if facts.fault is None
       else '',

@@ -27,6 +27,7 @@ def read(
   server_view: bool = False,
   transcripts: pathlib.Path | None = None,
   baseline: str | None = None,
+  alone: bool = False,
 ) -> RunFacts:
   """Returns the facts of a run, as they are at one moment.
 
@@ -42,6 +43,8 @@ def read(
     server_view: Whether to tell what is the coordinator's alone.
     transcripts: A folder with the transcripts of its sessions.
     baseline: The name of a run that utility is compared with.
+    alone: Whether other runs that share its budget are left out, for `sharing`
+      to add.
 
   Raises:
     UnknownRunError: If there is no run of that name; names the nearest.
@@ -74,7 +77,7 @@ def read(
     created_at=found.run['created_at'],
     delta=found.run['delta'],
     settings=settings,
-    versions=[json.loads(row['versions']) for row in found.sessions],
+    versions=versions(found),
     entries=collector.entries,
     series=collector.series(),
     charges=collector.charges(),
@@ -82,8 +85,8 @@ def read(
     release=collector.epsilons[0],
     server=collector.epsilons[1],
     notes=collector.notes,
-    budget=_budget(ledger, run, settings),
-    audits=[_audit(row, server_view) for row in found.audits],
+    budget=_budget(None if alone else ledger, run, settings),
+    audits=[audit(row, server_view) for row in found.audits],
     transcripts=_transcript_faults(settled, transcripts),
     baseline=other,
   )
@@ -120,7 +123,8 @@ def _transcript_faults(
   return transcripts.faults(entries, folder)
 
 
-def _audit(row: rows_lib.Row, server_view: bool) -> facts_lib.AuditFacts:
+def audit(row: rows_lib.Row, server_view: bool) -> facts_lib.AuditFacts:
+  """Returns what is told of an audit."""
   audit = to_audit(row)
   public = server_view or records.is_public(audit.kind, audit.figures)
   return facts_lib.AuditFacts(
@@ -132,8 +136,13 @@ def _audit(row: rows_lib.Row, server_view: bool) -> facts_lib.AuditFacts:
   )
 
 
+def versions(found: rows_lib.RunRows) -> list[Mapping[str, str]]:
+  """Returns the versions of each session, oldest first."""
+  return [json.loads(row['versions']) for row in found.sessions]
+
+
 def _budget(
-  ledger: ledger_lib.Ledger, run: str, settings: Mapping[str, Any]
+  ledger: ledger_lib.Ledger | None, run: str, settings: Mapping[str, Any]
 ) -> facts_lib.BudgetFacts | None:
   stated = settings.get('budget')
   if stated is None:
@@ -141,15 +150,23 @@ def _budget(
   names = {field.name for field in dataclasses.fields(accounting.Budget)}
   budget = accounting.Budget(**{n: v for n, v in stated.items() if n in names})
   population = settings.get('population_name')
+  found = facts_lib.BudgetFacts(budget, stated, population)
+  if ledger is None or population is None:
+    return found
   others: dict[str, Charges] = {}
-  for name in ledger.names() if population is not None else ():
-    with ledger.scan(name) as scan:
-      theirs = json.loads(scan.found.run['settings'])
-      if name != run and theirs.get('population_name') == population:
-        collector = Collector(server_view=False)
+  for other in ledger.standings():
+    if other.population == population and other.name != run:
+      collector = Collector(server_view=False)
+      with ledger.scan(other.name) as scan:
         scan.read(collector.take)
-        others[name] = collector.charges_of_budget(budget)
-  charges = collecting.together(others.values())
-  return facts_lib.BudgetFacts(
-    budget, stated, population, tuple(others), charges
+      others[other.name] = collector.charges_of_budget(budget)
+  return with_others(found, others)
+
+
+def with_others(
+  found: facts_lib.BudgetFacts, others: Mapping[str, Charges]
+) -> facts_lib.BudgetFacts:
+  """Returns a budget with the charges of others, open ones at their most."""
+  return dataclasses.replace(
+    found, others=tuple(others), charges=collecting.together(others.values())
   )

@@ -33,40 +33,51 @@ def to_html(document: Document, *, for_paper: bool = False) -> str:
     document: What it says.
     for_paper: Whether explanations are open, as nobody opens them on paper.
   """
-  template = _environment(True).get_template('page.html.j2')
+  template = environment().get_template('page.html.j2')
   return template.render(document=document, for_paper=for_paper)
 
 
 def to_element(template: str, **values: Any) -> str:
   """Returns an element of HTML by one of the package's templates."""
-  return _environment(True).get_template(template).render(values)
+  return environment().get_template(template).render(values)
 
 
 def to_markdown(document: Document) -> str:
   """Returns a page in Markdown, with tables in the place of charts."""
-  template = _environment(False).get_template('page.md.j2')
+  template = environment(as_html=False).get_template('page.md.j2')
   titles = {section.anchor: section.title for section in document.sections}
   titles['verdict'] = document.headline
   text = template.render(document=document, titles=titles)
   return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
 
-@functools.lru_cache(maxsize=2)
-def _environment(as_html: bool) -> jinja2.Environment:
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader('tff_secagg_ext.report'),
+@functools.lru_cache
+def environment(*packages: str, as_html: bool = True) -> jinja2.Environment:
+  """Returns where templates are, those of this package and of others.
+
+  Args:
+    *packages: Others, whose templates come first.
+    as_html: Whether whatever is put into them is escaped for HTML.
+  """
+  found = jinja2.Environment(
+    loader=jinja2.ChoiceLoader(
+      [
+        jinja2.PackageLoader(package)
+        for package in (*packages, 'tff_secagg_ext.report')
+      ]
+    ),
     autoescape=as_html,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  environment.filters |= {
+  found.filters |= {
     'chart': _chart,
     'code': _code,
     'md': _escaped,
     'shown': words.shown,
   }
-  return environment
+  return found
 
 
 def _chart(chart: Chart, identity: str) -> markupsafe.Markup:

@@ -14,6 +14,11 @@ from tff_secagg_ext.report.forecasting import Forecast
 # Above it, guarantees are 'weak to none' [PHK+23, arXiv 2303.00654].
 REASONABLE_EPSILON = 10.0
 _BOUNDS = ('one_shot', 'one_run')
+EXPLAINED = (
+  'Differential privacy compares two worlds that differ in one client’s data.'
+  ' Whatever is released is at most e to the power ε times as likely in one as'
+  ' in the other, but for a probability of δ.'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +76,24 @@ def verdict(facts: RunFacts, ahead: Forecast | None = None) -> Verdict:
     tuple(_caveats(facts)) if facts.fault is None else (),
     tuple(_changes(level, facts, ahead)),
   )
+
+
+def activity(facts: RunFacts, writing: bool | None) -> str:
+  """Returns what the process that writes a run is doing, in words.
+
+  Args:
+    facts: Of the run.
+    writing: Whether it is still running; `None` if that is not known.
+  """
+  opened = bool((facts.series.status == 'reserved').any())
+  if writing is False:
+    return 'The process that trained it has ended.' + (
+      ' It left an attempt open, which stays charged.' if opened else ''
+    )
+  what = 'A round is running.' if opened else 'Between rounds.'
+  if writing is None:
+    what += ' Its process is of another host: that it ends cannot be seen.'
+  return what
 
 
 def meaning(epsilon: float, delta: float) -> str:

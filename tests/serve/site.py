@@ -15,7 +15,7 @@ import urllib.parse
 from tff_secagg_ext.ledger import Ledger
 from tff_secagg_ext.serve import server as server_lib
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,3 +56,12 @@ def test_a_function_may_ask_itself() -> None:
     return np.array([2.0]) * (power(exponent - 1) if exponent else 0.5)
 
   assert power(50)[0] == 2.0**50
+
+
+def test_arguments_by_name_decide_as_well() -> None:
+  @caching.by_bytes(LIMIT)
+  def filled(count: int, value: float = 0.0) -> np.ndarray:
+    return np.full(count, value)
+
+  assert filled(2, value=1.0).tolist() == [1.0, 1.0]
+  assert filled(2, value=2.0).tolist() == [2.0, 2.0]

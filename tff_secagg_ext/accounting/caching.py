@@ -41,8 +41,8 @@ class Remembering(Generic[_Arguments, _Arrays]):
       bytes together; what has more is not remembered;
     - it may be called by several threads, and may call itself.
 
-  Its arguments are hashable and positional, and decide what it returns; nobody
-  may change an array that it returned.
+  Its arguments are hashable, and decide what it returns; nobody may change an
+  array that it returned.
   """
 
   def __init__(self, function: Callable[_Arguments, _Arrays], limit: int):
@@ -62,15 +62,16 @@ class Remembering(Generic[_Arguments, _Arrays]):
     self, *args: _Arguments.args, **kwargs: _Arguments.kwargs
   ) -> _Arrays:
     """Returns what the function does."""
+    key = args, tuple(sorted(kwargs.items()))
     with self._lock:
-      if args in self._kept:
-        self._kept.move_to_end(args)
-        return self._kept[args]
+      if key in self._kept:
+        self._kept.move_to_end(key)
+        return self._kept[key]
     found = self._function(*args, **kwargs)
     size = _size(found)
     with self._lock:
-      if size <= self._limit and args not in self._kept:
-        self._kept[args] = found
+      if size <= self._limit and key not in self._kept:
+        self._kept[key] = found
         self._bytes += size
       while self._bytes > self._limit:
         _, oldest = self._kept.popitem(last=False)

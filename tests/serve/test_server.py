@@ -148,7 +148,11 @@ def _until(site: Site, status: int) -> str:
 def test_the_command_prints_the_address_and_ends_with_ctrl_c(
   short: pathlib.Path,
 ) -> None:
-  command = 'from tff_secagg_ext.cli import main; main()'
+  # Whoever runs the tests in the background has them ignore Ctrl-C.
+  command = (
+    'import signal; signal.signal(signal.SIGINT, signal.default_int_handler);'
+    ' from tff_secagg_ext.cli import main; main()'
+  )
   arguments = ['serve', str(short), '--port', '0', '--token', '--no-open']
   process = subprocess.Popen(
     [sys.executable, '-c', command, *arguments],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -25,11 +26,12 @@ def serve(location: str, *, browse: bool | None, **options: Any) -> None:
   if browse is None:
     browse = sys.stdout.isatty()
   asked = server.Options(browse=browse, **options)
-  with errors.one_line(LedgerError, server.AddressError, ValueError, OSError):
-    try:
-      server.serve(location, asked, typer.echo)
-    except KeyboardInterrupt:
-      typer.echo('No longer served; runs go on.')
+  with (
+    errors.one_line(LedgerError, server.AddressError, ValueError, OSError),
+    contextlib.suppress(KeyboardInterrupt),
+  ):
+    server.serve(location, asked, typer.echo)
+  typer.echo('No longer served; runs go on.')
 
 
 def _server() -> Any:

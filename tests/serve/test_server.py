@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import pathlib
 import re
@@ -165,12 +166,20 @@ def test_the_command_prints_the_address_and_ends_with_ctrl_c(
   assert process.stdout is not None
   try:
     line = process.stdout.readline()
-    assert re.fullmatch(
-      r'The ledger is at http://127\.0\.0\.1:\d+/\?token=[\w-]{43}\n', line
+    found = re.fullmatch(
+      r'The ledger is at http://127\.0\.0\.1:(\d+)/\?token=[\w-]{43}\n', line
     )
+    assert found
     assert process.stdout.readline() == 'Ctrl-C ends it.\n'
+    # Its loop runs when it answers.
+    connection = http.client.HTTPConnection(
+      '127.0.0.1', int(found[1]), timeout=60
+    )
+    connection.request('GET', '/')
+    assert connection.getresponse().status == 401
+    connection.close()
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=30)[0]
+    told = process.communicate(timeout=60)[0]
     assert told.splitlines() == ['No longer served; runs go on.']
     assert process.returncode == 0
   finally:

@@ -27,21 +27,6 @@ from tff_secagg_ext.ledger import Ledger, writers
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHORT = ledgers.with_(ledgers.GOOD, name='short', rounds=3, audited=False)
-# A process that writes rounds, each when it is told to, and ends.
-WRITER = """
-import sys
-from tests.report import ledgers
-from tff_secagg_ext.ledger import Ledger
-recipe = ledgers.with_(ledgers.GOOD, name='mine', epsilon=None)
-with Ledger.open(sys.argv[1]) as ledger:
-  run = ledger.open_run('mine', recipe.settings, delta=ledgers.DELTA)
-  print('open', flush=True)
-  for number, _ in enumerate(sys.stdin, 1):
-    charge = recipe.charge(200)
-    attempt = run.reserve(charge)
-    run.commit(attempt, charge, recipe.measurements(number, 200),
-               recipe.protocol(number, lost=False))
-"""
 
 
 @pytest.fixture(scope='module')
@@ -119,7 +104,7 @@ def test_a_run_is_followed_until_its_process_ends(
 ) -> None:
   path = tmp_path / 'runs.db'
   with subprocess.Popen(
-    [sys.executable, '-c', WRITER, str(path)],
+    [sys.executable, '-c', ledgers.WRITER, str(path)],
     cwd=ROOT,
     env={**os.environ, 'PYTHONPATH': str(ROOT)},
     stdin=subprocess.PIPE,

@@ -268,3 +268,20 @@ def with_(recipe: Recipe, **changes: Any) -> Recipe:
 
 if __name__ == '__main__':
   write(sys.argv[1])
+
+
+# A process that writes rounds, each when it is told to, and ends.
+WRITER = """
+import sys
+from tests.report import ledgers
+from tff_secagg_ext.ledger import Ledger
+recipe = ledgers.with_(ledgers.GOOD, name='mine', epsilon=None)
+with Ledger.open(sys.argv[1]) as ledger:
+  run = ledger.open_run('mine', recipe.settings, delta=ledgers.DELTA)
+  print('open', flush=True)
+  for number, _ in enumerate(sys.stdin, 1):
+    charge = recipe.charge(200)
+    attempt = run.reserve(charge)
+    run.commit(attempt, charge, recipe.measurements(number, 200),
+               recipe.protocol(number, lost=False))
+"""

@@ -32,20 +32,6 @@ EVERY_PAGE = (
   f'/what-if?run={GOOD}',
   '/run?name=nobody',
 )
-# A process that writes a round for each line that it is sent.
-WRITER = """
-import sys
-from tests.report import ledgers
-from tff_secagg_ext.ledger import Ledger
-recipe = ledgers.with_(ledgers.GOOD, name='mine', epsilon=None)
-with Ledger.open(sys.argv[1]) as ledger:
-  run = ledger.open_run('mine', recipe.settings, delta=ledgers.DELTA)
-  print('open', flush=True)
-  for number, _ in enumerate(sys.stdin, 1):
-    charge = recipe.charge(200)
-    attempt = run.reserve(charge)
-    run.commit(attempt, charge, recipe.measurements(number, 200))
-"""
 
 NewPage = Callable[..., 'Page']
 
@@ -137,7 +123,7 @@ def test_a_run_is_followed_while_another_process_writes_it(
   """In the list and on its page; what a reader has opened stays open."""
   location = f'sqlite:///{tmp_path / "runs.db"}'
   writer = subprocess.Popen(
-    [sys.executable, '-c', WRITER, location],
+    [sys.executable, '-c', ledgers.WRITER, location],
     cwd=ROOT,
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
